@@ -1,0 +1,105 @@
+//! Every bound of the protocol, named, in one place.
+//!
+//! A bound exists so that no peer can make another one's memory, disk or time grow without end (I-07, I-10). The
+//! worst case of every board message fits in [`LINE_BYTES`]; a test in `board::line` proves it.
+
+use std::time::Duration;
+
+/// One board line in all, prefix and newline included, bytes (section "The board" of `docs/protocol.md`).
+pub const LINE_BYTES: usize = 4096;
+/// A user's name, bytes. pico.sh's own limit is 50; ours keeps the worst case of a hello inside one line.
+pub const USER_BYTES: usize = 32;
+/// A cluster's name without its owner, bytes.
+pub const CLUSTER_NAME_BYTES: usize = 48;
+/// The host part of a peer's display name, bytes; longer host names are cut.
+pub const HOSTNAME_BYTES: usize = 40;
+/// Labels that a worker offers or a task asks for.
+pub const LABELS: usize = 32;
+/// One label, bytes.
+pub const LABEL_BYTES: usize = 64;
+/// Runtimes that a worker offers.
+pub const RUNTIMES: usize = 8;
+/// The name of a runtime, bytes.
+pub const RUNTIME_BYTES: usize = 16;
+/// Address hints in one set-up, relays included (L-07).
+pub const HINTS: usize = 16;
+/// A relay's host name in a hint, bytes.
+pub const RELAY_HOST_BYTES: usize = 64;
+/// A reason in words in a `refuse` or `deny`, bytes.
+pub const REASON_BYTES: usize = 512;
+
+/// Board events that wait for a reader before the oldest presence lines are dropped (B-07).
+pub const BOARD_INBOX: usize = 1024;
+/// Board lines that wait to be sent.
+pub const BOARD_OUTBOX: usize = 256;
+/// Peers that one process remembers from the board.
+pub const DIRECTORY_PEERS: usize = 10_000;
+
+/// One Noise message on the wire, bytes: the largest that the Noise specification allows.
+pub const RECORD_WIRE_BYTES: usize = 65_535;
+/// What fits into one record, bytes: a Noise message less its 16-byte tag.
+pub const RECORD_BYTES: usize = RECORD_WIRE_BYTES - 16;
+/// Payload of one `Data` item, bytes; leaves room in a record for the item's own fields.
+pub const CHUNK_BYTES: usize = 64_000;
+/// Payload that may be under way on one channel of an attempt before the reader acknowledges, bytes.
+pub const CHANNEL_WINDOW_BYTES: u64 = 1024 * 1024;
+/// A file that travels inside its `Submit` or `Finished`, bytes (D-01).
+pub const INLINE_BYTES: usize = 64 * 1024 - 4096;
+/// A file in or out, bytes. Larger ones need content addressing and resume, which links do not have yet.
+pub const FILE_BYTES: u64 = 64 * 1024 * 1024;
+/// Files in, or out, of one task.
+pub const FILES: usize = 1024;
+/// The relative name of a file of a task, bytes.
+pub const FILE_NAME_BYTES: usize = 1024;
+/// All file names of one task together, bytes: they travel in one item.
+pub const FILE_NAMES_BYTES: usize = 24 * 1024;
+/// The payload of a task or the value of an outcome inside its item, bytes.
+pub const PAYLOAD_BYTES: usize = 24 * 1024;
+/// The tail of stderr kept as evidence in an outcome, bytes.
+pub const STDERR_TAIL_BYTES: usize = 4096;
+/// A message in words inside an item, bytes.
+pub const NOTE_BYTES: usize = 1024;
+/// Control items that wait on one link before the link is given up as stalled, bytes.
+pub const LINK_CONTROL_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Credits that a worker grants to one client beyond its slots, at most (S-02).
+pub const PREFETCH: u32 = 1024;
+/// Slots that a worker offers, at most.
+pub const SLOTS: u32 = 4096;
+/// Links that one client keeps, at most (B-03).
+pub const CLIENT_LINKS: usize = 64;
+/// Links that one worker keeps, at most.
+pub const WORKER_LINKS: usize = 256;
+/// Set-ups under way towards one worker, at most, per member (L-01).
+pub const HALF_OPEN_PER_MEMBER: usize = 4;
+/// Set-ups under way towards one worker, at most, in all.
+pub const HALF_OPEN: usize = 64;
+/// Tasks that a client holds before `submit` makes its caller wait (S-07).
+pub const CLIENT_TASKS: usize = 1_000_000;
+/// Times that a task may be lost with its worker before it is failed (S-04).
+pub const LOSSES: u32 = 3;
+
+/// A link is alive while a frame arrives within this time (L-05).
+pub const LINK_SILENCE: Duration = Duration::from_secs(15);
+/// An idle link sends an empty record this often, so that [`LINK_SILENCE`] is reached only by the dead (L-05).
+pub const LINK_KEEPALIVE: Duration = Duration::from_secs(5);
+/// A set-up must have its link within this time.
+pub const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
+/// When a `connect` is sent again, counted from the first (L-01).
+pub const CONNECT_RESENDS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(7)];
+/// A client gives up a link that had nothing to do for this long (B-03).
+pub const LINK_IDLE: Duration = Duration::from_secs(60);
+/// Life of a membership, unless the host says otherwise (T-03).
+pub const MEMBERSHIP_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Life of a process certificate.
+pub const PROCESS_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Difference of two clocks that is tolerated (T-03).
+pub const CLOCK_SKEW: Duration = Duration::from_secs(300);
+/// A hello is good for this long, unless it says otherwise; it is repeated at half of it.
+pub const HELLO_TTL: Duration = Duration::from_secs(120);
+/// The host's beat.
+pub const BEAT_INTERVAL: Duration = Duration::from_secs(30);
+/// Lines a second that the whole board should carry, at most (B-03).
+pub const BOARD_LINES_PER_S: u32 = 10;
+/// Lines that one peer may send at once before its share of [`BOARD_LINES_PER_S`] applies (B-03).
+pub const BOARD_BURST: u32 = 16;
