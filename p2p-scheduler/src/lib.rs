@@ -1,1 +1,4 @@
-//! Client, worker and host: pure state machines, their drivers, and the API to embed them.
+//! Client, worker and host: pure state machines, thin drivers, and the API to embed them.
+#![forbid(unsafe_code)]
+
+pub mod executor;

@@ -17,8 +17,8 @@ use async_trait::async_trait;
 
 pub use handshake::Session;
 pub use hints::{Hint, Hints};
-//pub use item::{ToClient, ToWorker};
-//pub use outgoing::Outgoing;
+pub use item::{ToClient, ToWorker};
+pub use outgoing::Outgoing;
 
 use crate::ids::Role;
 
