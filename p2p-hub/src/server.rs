@@ -1,0 +1,120 @@
+//! The listener: bounds the number of connections and the time to log in, and hands each connection to the SSH library.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use russh::keys::PrivateKey;
+use russh::server::{Config, run_stream};
+use russh::{MethodKind, MethodSet, SshId};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{sleep, timeout};
+
+use crate::board::Board;
+use crate::connection::Connection;
+use crate::gate::GatedStream;
+use crate::limits::{
+    DEAD_AFTER, IDLE_CONNECTION, LOGIN_GRACE, MAX_AUTH_ATTEMPTS, MAX_CHUNK_BYTES, MAX_CONNECTIONS, PING_INTERVAL,
+};
+use crate::users::Users;
+
+/// How long to wait when the system has no file descriptor left for a new connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) board: Arc<Board>,
+    pub(crate) users: Mutex<Users>,
+}
+
+/// Serves until `stop` is used or dropped.
+pub(crate) async fn serve(listener: TcpListener, key: PrivateKey, users: Users, stop: oneshot::Receiver<()>) {
+    let shared = Arc::new(Shared { board: Arc::default(), users: Mutex::new(users) });
+    let config = Arc::new(ssh_config(key));
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let accepting = async {
+        loop {
+            let (tcp, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    log::warn!("cannot accept a connection: {error}");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                log::warn!("{peer} turned away: {MAX_CONNECTIONS} connections already");
+                continue;
+            };
+            let (config, shared) = (Arc::clone(&config), Arc::clone(&shared));
+            tokio::spawn(async move {
+                match converse(config, shared, tcp, peer).await {
+                    Ok(()) => log::debug!("{peer} has gone"),
+                    Err(error) => log::debug!("{peer} has gone: {error}"),
+                }
+                drop(place);
+            });
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        _ = stop => {}
+    }
+}
+
+async fn converse(
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+) -> Result<(), russh::Error> {
+    prepare(&tcp)?;
+    let local = tcp.local_addr()?;
+    let (stream, gate) = GatedStream::new(tcp);
+    let authenticated = Arc::new(AtomicBool::new(false));
+    let connection = Connection::new(shared, Arc::clone(&gate), peer, local, Arc::clone(&authenticated));
+    let starting = timeout(LOGIN_GRACE, run_stream(config, stream, connection));
+    let Ok(session) = starting.await else {
+        return Err(russh::Error::ConnectionTimeout);
+    };
+    let session = session?;
+    tokio::pin!(session);
+    tokio::select! {
+        ended = &mut session => return ended,
+        () = sleep(LOGIN_GRACE) => {}
+    }
+    if !authenticated.load(Ordering::Relaxed) {
+        log::info!("{peer} closed: not logged in after {LOGIN_GRACE:?}");
+        gate.kill();
+    }
+    session.await
+}
+
+/// Small chunks leave at once, and a peer that vanished is noticed: what is sent to it is not acknowledged.
+fn prepare(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let socket = SockRef::from(tcp);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(DEAD_AFTER).with_interval(PING_INTERVAL))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(DEAD_AFTER))?;
+    Ok(())
+}
+
+fn ssh_config(key: PrivateKey) -> Config {
+    Config {
+        server_id: SshId::Standard(concat!("SSH-2.0-p2p-hub_", env!("CARGO_PKG_VERSION")).into()),
+        methods: MethodSet::from([MethodKind::PublicKey].as_slice()),
+        // OpenSSH asks for the methods first, with an attempt that is always rejected.
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        keys: vec![key],
+        maximum_packet_size: MAX_CHUNK_BYTES as u32,
+        max_auth_attempts: MAX_AUTH_ATTEMPTS,
+        inactivity_timeout: Some(IDLE_CONNECTION),
+        nodelay: true,
+        ..Config::default()
+    }
+}
