@@ -1,0 +1,129 @@
+//! The driver of set-ups: it owns the sockets, the clock and the randomness that the pure parts lack.
+
+mod race;
+mod sockets;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_io::{Async, Timer};
+use async_trait::async_trait;
+use futures::future::{self, Either};
+use p2p_proto::ids::Role;
+use p2p_proto::link::{ConnectPlan, Connected, Hints, LinkError, LinkTransport, PendingLink};
+
+use crate::config::WormholeConfig;
+use crate::hints::{Policy, interfaces};
+use crate::link;
+use crate::procedure::{Lines, Side};
+use race::Race;
+
+/// Makes links by direct TCP connections, else by Transit relays.
+///
+/// ```
+/// use p2p_transport_wormhole::{WormholeConfig, WormholeTransport};
+///
+/// let config = WormholeConfig { relays: vec!["tcp:relay.example.org:4001".parse().unwrap()], ..Default::default() };
+/// let transport = WormholeTransport::new(config);
+/// ```
+#[derive(Clone, Debug)]
+pub struct WormholeTransport {
+    config: Arc<WormholeConfig>,
+}
+
+impl WormholeTransport {
+    /// A transport for all set-ups of this process. Opens nothing yet.
+    pub fn new(config: WormholeConfig) -> Self {
+        Self { config: Arc::new(config) }
+    }
+}
+
+#[async_trait]
+impl LinkTransport for WormholeTransport {
+    /// Opens one port for IPv4 and one for IPv6, unless [`WormholeConfig::direct`] is off.
+    async fn prepare(&self) -> Result<Box<dyn PendingLink>, LinkError> {
+        let config = Arc::clone(&self.config);
+        let listeners = if config.direct { sockets::listen() } else { Ok(Vec::new()) };
+        let listeners = match listeners {
+            Ok(listeners) => listeners,
+            Err(error) if config.relays.is_empty() => {
+                return Err(LinkError::Unreachable(format!(
+                    "this machine cannot listen for connections ({error}), and no relay is configured"
+                )));
+            }
+            Err(error) => {
+                log::warn!("cannot listen for connections, relays only: {error}");
+                Vec::new()
+            }
+        };
+        let own = interfaces().unwrap_or_else(|error| {
+            log::warn!("cannot find this machine's addresses: {error}");
+            Vec::new()
+        });
+        let policy = Policy {
+            own,
+            lan: config.lan,
+            loopback: config.loopback,
+            direct: config.direct,
+            relays: config.relays.clone(),
+        };
+        let port = |v6| {
+            let addresses =
+                listeners.iter().filter_map(|listener: &Async<TcpListener>| listener.get_ref().local_addr().ok());
+            addresses.filter(|address| address.is_ipv6() == v6).map(|address| address.port()).next()
+        };
+        let hints = policy.offer(port(false), port(true));
+        if hints.0.is_empty() {
+            return Err(LinkError::Unreachable(
+                "this machine has no address to offer, and no relay is configured".to_owned(),
+            ));
+        }
+        Ok(Box::new(Pending { config, policy, listeners, hints }))
+    }
+}
+
+struct Pending {
+    config: Arc<WormholeConfig>,
+    policy: Policy,
+    listeners: Vec<Async<TcpListener>>,
+    hints: Hints,
+}
+
+#[async_trait]
+impl PendingLink for Pending {
+    fn hints(&self) -> Hints {
+        self.hints.clone()
+    }
+
+    async fn connect(self: Box<Self>, plan: ConnectPlan) -> Result<Connected, LinkError> {
+        let timing = self.config.timing;
+        let side = match plan.role {
+            Role::Client => Side::Leader,
+            Role::Worker => Side::Follower,
+            Role::Host => return Err(LinkError::Misuse("a host has no links".to_owned())),
+        };
+        let mut side_id = [0; 8];
+        getrandom::fill(&mut side_id).map_err(|error| LinkError::Unreachable(format!("no randomness: {error}")))?;
+        let lines = Lines::new(&plan.transit_key, side, side_id);
+        let dials = self.policy.judge(&plan.theirs);
+
+        let mut race = Race::new(side, lines, self.listeners, dials, timing);
+        let chosen = within(timing.setup, race.run()).await;
+        let chosen = chosen.unwrap_or_else(|| Err(race.unreachable(Some(timing.setup))))?;
+        let left = timing.setup.saturating_sub(race.elapsed());
+        // Sockets that were not chosen close now.
+        drop(race);
+        log::debug!("connected: {}", chosen.path);
+        let link = link::establish(chosen.stream, &chosen.rest, plan.session, chosen.path.clone(), timing);
+        let late = || Err(LinkError::Lost(format!("it said nothing after the connection was made, {}", chosen.path)));
+        within(left, link).await.unwrap_or_else(late)
+    }
+}
+
+async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Option<T> {
+    match future::select(std::pin::pin!(future), Timer::after(time)).await {
+        Either::Left((value, _)) => Some(value),
+        Either::Right(_) => None,
+    }
+}

@@ -1,0 +1,81 @@
+//! Sockets as links want them.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+
+use async_io::Async;
+use async_std::net::ToSocketAddrs as _;
+use p2p_proto::limits;
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::config::RelayAddress;
+
+/// Connections that the system accepts for us before we do.
+const BACKLOG: i32 = 16;
+/// Addresses of one relay's name that are tried, one after the other.
+const RELAY_ADDRESSES: usize = 4;
+
+/// Listens at one port for IPv4 and at one for IPv6, or at that of the two which this machine has.
+///
+/// # Errors
+/// When it has neither.
+pub(super) fn listen() -> io::Result<Vec<Async<TcpListener>>> {
+    let v4 = listen_at((Ipv4Addr::UNSPECIFIED, 0).into());
+    let v6 = listen_at((Ipv6Addr::UNSPECIFIED, 0).into());
+    match (v4, v6) {
+        (Err(error), Err(_)) => Err(error),
+        (v4, v6) => Ok(v4.into_iter().chain(v6).collect()),
+    }
+}
+
+fn listen_at(address: SocketAddr) -> io::Result<Async<TcpListener>> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        // IPv4 has a socket of its own, so that addresses are never IPv4 in IPv6 clothes.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Async::new(socket.into())
+}
+
+/// Connects to `address`.
+///
+/// # Errors
+/// The system's.
+pub(super) async fn dial(address: SocketAddr) -> io::Result<Async<TcpStream>> {
+    let stream = Async::<TcpStream>::connect(address).await?;
+    // A port that listens nowhere can connect to itself when the system happens to dial from it.
+    if stream.get_ref().local_addr()? == stream.get_ref().peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    prepare(&stream)?;
+    Ok(stream)
+}
+
+/// Connects to a relay at the first of its addresses that answers.
+///
+/// # Errors
+/// That of the name look-up, or of the last address.
+pub(super) async fn dial_relay(relay: &RelayAddress) -> io::Result<Async<TcpStream>> {
+    let addresses = (relay.host(), relay.port()).to_socket_addrs().await?;
+    let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "its name has no address"));
+    for address in addresses.take(RELAY_ADDRESSES) {
+        result = dial(address).await;
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+/// Sets what every connection needs: small records go out at once, and a dead network is noticed while bytes are under way.
+///
+/// # Errors
+/// The system's; the connection is then of no use.
+pub(super) fn prepare(stream: &Async<TcpStream>) -> io::Result<()> {
+    stream.get_ref().set_nodelay(true)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    SockRef::from(stream.get_ref()).set_tcp_user_timeout(Some(limits::LINK_SILENCE))?;
+    Ok(())
+}
