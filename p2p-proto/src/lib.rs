@@ -29,3 +29,14 @@ pub mod trust;
 ///
 /// A peer speaks with versions `VERSION - 1` and `VERSION`; beyond that it refuses and says who must upgrade (L-03).
 pub const VERSION: u16 = 1;
+
+/// The version that this program and one of version `theirs` speak with each other: the lower one of both.
+///
+/// # Errors
+/// [`error::ProtoError::Version`], saying who must upgrade, when they are more than one release apart (L-03).
+pub fn common_version(theirs: u16) -> Result<u16, error::ProtoError> {
+    if theirs == 0 || theirs.abs_diff(VERSION) > 1 {
+        return Err(error::ProtoError::Version { theirs });
+    }
+    Ok(theirs.min(VERSION))
+}

@@ -25,6 +25,8 @@ pub const RUNTIME_BYTES: usize = 16;
 pub const HINTS: usize = 16;
 /// A relay's host name in a hint, bytes.
 pub const RELAY_HOST_BYTES: usize = 64;
+/// Removals in one beat: the latest ones, so that a beat fits in a line (T-03).
+pub const REMOVALS: usize = 48;
 /// A reason in words in a `refuse` or `deny`, bytes.
 pub const REASON_BYTES: usize = 512;
 

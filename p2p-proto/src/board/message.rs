@@ -155,7 +155,7 @@ pub struct Beat {
     /// Her counter of signatures and removals; never goes backwards (T-03).
     #[serde(rename = "s")]
     pub serial: u64,
-    /// Machines that were removed lately, with the serial of their removal.
+    /// Machines that were removed lately, with the serial of their removal; at most [`limits::REMOVALS`].
     #[serde(rename = "x", default, skip_serializing_if = "Vec::is_empty")]
     pub removals: Vec<(MachineKey, u64)>,
     /// Her clock: an old beat that somebody plays again does not make the host present.
@@ -179,10 +179,11 @@ impl Beat {
     /// Whether that is the right host is for the caller to compare.
     ///
     /// # Errors
-    /// [`ProtoError::Untrusted`] or [`ProtoError::Malformed`].
+    /// [`ProtoError::Untrusted`], [`ProtoError::Malformed`] or [`ProtoError::Bounds`].
     pub fn verify(signed: &Signed, cluster: &ClusterName) -> Result<Self, ProtoError> {
         let claimed: Self = signed.unverified(BEAT_TAG)?;
         let beat: Self = signed.verify(claimed.host, BEAT_TAG, cluster)?;
+        check_count("removals in a beat", beat.removals.len(), limits::REMOVALS)?;
         Ok(beat)
     }
 }

@@ -269,6 +269,7 @@ impl Item for ToWorker {
     fn weight(&self) -> usize {
         FIXED_WEIGHT
             + match self {
+                Self::Open(open) => open_weight(open),
                 Self::Submit(submit) => task_weight(&submit.task),
                 Self::Data(data) => data.bytes.len(),
                 _ => 0,
@@ -299,11 +300,25 @@ impl Item for ToClient {
     fn weight(&self) -> usize {
         FIXED_WEIGHT
             + match self {
+                Self::Open(open) => open_weight(open),
                 Self::Data(data) => data.bytes.len(),
                 Self::Note(note) => note.text.len(),
-                Self::Finished(finished) => inline(&finished.value) + files_weight(&finished.outputs),
+                Self::Finished(finished) => {
+                    ended_weight(&finished.ended) + inline(&finished.value) + files_weight(&finished.outputs)
+                }
                 _ => 0,
             }
+    }
+}
+
+fn open_weight(open: &Open) -> usize {
+    open.capabilities.iter().map(|word| word.len() + 32).sum()
+}
+
+fn ended_weight(ended: &Ended) -> usize {
+    match ended {
+        Ended::Failed(failure) => failure.message.len(),
+        _ => 0,
     }
 }
 
