@@ -1,0 +1,91 @@
+//! One command in a channel of its own, step by step, so that it can run beside others on the same connection.
+
+use std::io;
+
+use ssh2::Channel;
+
+use crate::session::CommandOutput;
+use crate::wire::{self, would_block};
+
+/// What a command may print, bytes, on each of its two streams; the rest is read and dropped.
+pub(crate) const OUTPUT_BYTES: usize = 1024 * 1024;
+const READ_BYTES: usize = 16 * 1024;
+
+/// A command under way. Call [`Call::step`] whenever the connection may have moved, until it returns the output.
+pub(crate) struct Call {
+    command: String,
+    stage: Stage,
+    output: Vec<u8>,
+    errors: Vec<u8>,
+}
+
+enum Stage {
+    Open,
+    Start(Channel),
+    Read(Channel),
+    Close(Channel),
+}
+
+impl Call {
+    pub(crate) fn new(command: &str) -> Self {
+        Self { command: command.to_owned(), stage: Stage::Open, output: Vec::new(), errors: Vec::new() }
+    }
+
+    /// Goes as far as it can without waiting; `None` means: wait and call again.
+    pub(crate) fn step(&mut self, ssh: &ssh2::Session) -> io::Result<Option<CommandOutput>> {
+        loop {
+            let next = match &mut self.stage {
+                Stage::Open => unblocked(wire::open(ssh))?.map(Stage::Start),
+                Stage::Start(channel) => unblocked(channel.exec(&self.command))?.map(|()| Stage::Read(channel.clone())),
+                Stage::Read(channel) => {
+                    while drain(channel, &mut self.output, &mut self.errors)? {}
+                    channel.eof().then(|| Stage::Close(channel.clone()))
+                }
+                Stage::Close(channel) => {
+                    if unblocked(channel.close())?.is_none() {
+                        return Ok(None);
+                    }
+                    return Ok(Some(CommandOutput {
+                        status: channel.exit_status()?,
+                        stdout: String::from_utf8_lossy(&self.output).into_owned(),
+                        stderr: String::from_utf8_lossy(&self.errors).into_owned(),
+                    }));
+                }
+            };
+            match next {
+                Some(stage) => self.stage = stage,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Whether bytes wait in libssh2 that no event of the socket will announce.
+    pub(crate) fn has_unread(&self) -> bool {
+        match &self.stage {
+            Stage::Read(channel) => channel.read_window().available > 0 || channel.eof(),
+            _ => false,
+        }
+    }
+}
+
+/// Reads both streams of a channel once; whether anything came.
+fn drain(channel: &mut Channel, output: &mut Vec<u8>, errors: &mut Vec<u8>) -> io::Result<bool> {
+    let mut buffer = [0; READ_BYTES];
+    let mut any = false;
+    for (mut stream, kept) in [(channel.stream(0), output), (channel.stderr(), errors)] {
+        if let Some(count @ 1..) = wire::read(&mut stream, &mut buffer)? {
+            let room = OUTPUT_BYTES.saturating_sub(kept.len()).min(count);
+            kept.extend_from_slice(&buffer[..room]);
+            any = true;
+        }
+    }
+    Ok(any)
+}
+
+fn unblocked<T>(result: Result<T, ssh2::Error>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(fault) if would_block(&fault) => Ok(None),
+        Err(fault) => Err(fault.into()),
+    }
+}

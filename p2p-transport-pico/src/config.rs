@@ -1,0 +1,108 @@
+//! Where the board is, with which keys to log in, and whom to ask.
+
+use std::collections::HashMap;
+use std::env;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::address::BoardAddress;
+
+/// How long a connection may take, login included, without the time that a person needs to answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Key files that are tried when the agent has none that fits, in `~/.ssh`.
+const DEFAULT_IDENTITIES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
+
+/// Where the board is and how to log in to it. Clones share the passphrases that were typed, so each is asked for once.
+#[derive(Clone)]
+pub struct PicoConfig {
+    /// Where the board is.
+    pub address: BoardAddress,
+    /// Key files to offer before anything else: pico.sh takes the first key that it is offered, known to it or not. A `.pub` file
+    /// means that the agent has the private half.
+    pub identities: Vec<PathBuf>,
+    /// Key files to offer after [`PicoConfig::identities`] and the agent's keys; missing ones are skipped.
+    pub default_identities: Vec<PathBuf>,
+    /// Which SSH agent to ask.
+    pub agent: Agent,
+    /// The file of known host keys; it is made when a first key is accepted. OpenSSH's format, hashed names included.
+    pub known_hosts: PathBuf,
+    /// Accept exactly this host key, `SHA256:` and base64 as OpenSSH prints it, whatever [`PicoConfig::known_hosts`] says.
+    pub accept_host_key: Option<String>,
+    /// Whom to ask; `None` where nobody sits at a terminal.
+    pub prompt: Option<Arc<dyn Prompt>>,
+    /// How long a connection may take, login included, without the time that a person needs to answer.
+    pub connect_timeout: Duration,
+    /// Makes the waits between tries repeatable; `None` in daily use.
+    pub seed: Option<u64>,
+    passphrases: Arc<Mutex<HashMap<PathBuf, String>>>,
+}
+
+/// Which SSH agent to ask for keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Agent {
+    /// The one that `SSH_AUTH_SOCK` names, if it does.
+    #[default]
+    Environment,
+    /// The one that listens on this socket.
+    Socket(PathBuf),
+    /// None.
+    Off,
+}
+
+/// A person at a terminal. Both calls may block for as long as a person needs; they run on a thread of their own.
+pub trait Prompt: Send + Sync {
+    /// Whether to trust a server that was never seen before; `question` shows its name, key type and fingerprint.
+    fn accept_host_key(&self, question: &str) -> bool;
+
+    /// The passphrase of a key file, or `None` to go on without that key.
+    fn passphrase(&self, key_file: &Path) -> Option<String>;
+}
+
+impl PicoConfig {
+    /// A person's usual keys and known hosts for `address`, and nobody to ask.
+    pub fn new(address: BoardAddress) -> Self {
+        let ssh = env::home_dir().unwrap_or_default().join(".ssh");
+        Self {
+            address,
+            identities: Vec::new(),
+            default_identities: DEFAULT_IDENTITIES.iter().map(|name| ssh.join(name)).collect(),
+            agent: Agent::default(),
+            known_hosts: ssh.join("known_hosts"),
+            accept_host_key: None,
+            prompt: None,
+            connect_timeout: CONNECT_TIMEOUT,
+            seed: None,
+            passphrases: Arc::default(),
+        }
+    }
+
+    /// The same way in, to another server.
+    pub(crate) fn at(&self, address: BoardAddress) -> Self {
+        Self { address, ..self.clone() }
+    }
+
+    pub(crate) fn remembered_passphrase(&self, key_file: &Path) -> Option<String> {
+        self.passphrases.lock().unwrap_or_else(PoisonError::into_inner).get(key_file).cloned()
+    }
+
+    pub(crate) fn remember_passphrase(&self, key_file: &Path, passphrase: String) {
+        self.passphrases.lock().unwrap_or_else(PoisonError::into_inner).insert(key_file.to_owned(), passphrase);
+    }
+}
+
+impl fmt::Debug for PicoConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PicoConfig")
+            .field("address", &self.address)
+            .field("identities", &self.identities)
+            .field("default_identities", &self.default_identities)
+            .field("agent", &self.agent)
+            .field("known_hosts", &self.known_hosts)
+            .field("accept_host_key", &self.accept_host_key)
+            .field("prompt", &self.prompt.is_some())
+            .field("connect_timeout", &self.connect_timeout)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,401 @@
+//! One stay on a topic, from opening it to whatever ends it.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use async_io::Timer;
+use async_std::future::timeout;
+use async_std::task;
+use futures::future::{self, Either};
+use p2p_proto::board::line::Lines;
+use p2p_proto::board::{BoardEvent, Line};
+use ssh2::Channel;
+
+use crate::board::{Shared, Topic};
+use crate::call::Call;
+use crate::listing::Listing;
+use crate::probe::{Echo, Probe};
+use crate::wire::{self, Wire};
+
+/// The server is given up after this long without a sign of life; pico.sh and the hub give one every 5 s.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Servers that give no sign of life by themselves are asked for one after this long.
+const ASK_AFTER: Duration = Duration::from_secs(10);
+/// A line that has begun to leave must be out by then.
+const SEND_STALL: Duration = Duration::from_secs(30);
+/// How long the twin stays open after `Up`, should the server have been slower on the probe than on the fence.
+const TWIN_WATCH: Duration = Duration::from_secs(2);
+/// How often another process of the same user may close the twin before that counts as a failure.
+const TWIN_TRIES: usize = 3;
+/// How often the owner looks whether the topic still carries her list (B-06).
+const LIST_CHECK: Duration = Duration::from_secs(30);
+/// When she looks again before she believes that it does not.
+const LIST_RECHECK: Duration = Duration::from_secs(1);
+/// How long the server may take to close a channel.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much of what the server says about an error is kept, bytes.
+const SAID_BYTES: usize = 512;
+const READ_BYTES: usize = 32 * 1024;
+/// Reads in a row before other tasks get their turn.
+const READS_PER_PASS: usize = 16;
+
+/// Why a stay is over.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The handle wants it so.
+    Dismissed,
+    /// The server closed the topic; the connection still stands. `status` is not 0 and `said` tells why if it refuses.
+    ThrownOut { status: i32, said: String },
+    /// The topic is a private one of the guest's own (B-04).
+    Misrouted,
+    /// The topic does not carry the owner's list (any more, if `before`).
+    NoList { before: bool },
+    /// The connection failed.
+    Lost(String),
+}
+
+impl From<ssh2::Error> for Ended {
+    fn from(fault: ssh2::Error) -> Self {
+        Self::Lost(fault.message().to_owned())
+    }
+}
+
+impl From<io::Error> for Ended {
+    fn from(fault: io::Error) -> Self {
+        Self::Lost(fault.to_string())
+    }
+}
+
+/// A topic that is open.
+pub(crate) struct Visit<'a> {
+    shared: &'a Shared,
+    topic: &'a Topic,
+    wire: &'a Wire,
+    channel: Channel,
+    lines: Lines,
+    said: Vec<u8>,
+    twin: Option<Twin>,
+    sending: Option<Sending>,
+    list: Option<ListWatch>,
+    /// When the server last sent anything.
+    heard: Instant,
+    /// It was asked for a sign of life since.
+    asked: bool,
+}
+
+/// The guest's private topic.
+struct Twin {
+    channel: Channel,
+    probe: Probe,
+    /// Closed from then on.
+    until: Instant,
+}
+
+/// The line that is being written.
+struct Sending {
+    line: Line,
+    sent: usize,
+    /// When its first byte was offered; libssh2 then wants the same bytes until it has taken them.
+    begun: Option<Instant>,
+}
+
+/// The owner's look at her list.
+struct ListWatch {
+    call: Option<Call>,
+    next: Instant,
+    shown: bool,
+    missed: bool,
+}
+
+impl<'a> Visit<'a> {
+    /// Opens the topic, for a guest with proof that it is not his twin: two round trips for the owner, six for a guest.
+    pub(crate) async fn open(shared: &'a Shared, topic: &'a Topic, wire: &'a Wire) -> Result<Self, Ended> {
+        let mut tries = 0;
+        let (channel, twin) = loop {
+            tries += 1;
+            match open_channels(topic, wire).await {
+                Err(Ended::ThrownOut { status: 0, .. }) if topic.twin.is_some() && tries < TWIN_TRIES => {}
+                opened => break opened?,
+            }
+        };
+        let now = Instant::now();
+        let list = topic.access.is_some().then_some(ListWatch { call: None, next: now, shown: false, missed: false });
+        let (lines, said) = (Lines::default(), Vec::new());
+        Ok(Self { shared, topic, wire, channel, lines, said, twin, sending: None, list, heard: now, asked: false })
+    }
+
+    /// Carries lines in both directions until something ends it.
+    pub(crate) async fn run(mut self) -> Ended {
+        match self.carry().await {
+            Ok(never) => match never {},
+            Err(Ended::ThrownOut { .. }) => self.thrown_out().await,
+            Err(Ended::Dismissed) => {
+                // What was written last must not be overtaken by the goodbye.
+                let _ = timeout(CLOSE_TIMEOUT, self.wire.drive(|| self.channel.close())).await;
+                Ended::Dismissed
+            }
+            Err(ended) => ended,
+        }
+    }
+
+    async fn carry(&mut self) -> Result<std::convert::Infallible, Ended> {
+        let mut buffer = vec![0; READ_BYTES];
+        let (mut again, mut may_read) = (false, true);
+        loop {
+            if self.shared.is_dismissed() {
+                return Err(Ended::Dismissed);
+            }
+            if self.pass(&mut buffer)? || self.has_unread() {
+                (again, may_read) = (false, true);
+                task::yield_now().await;
+                continue;
+            }
+            // Another channel's half-sent packet may have kept the line back and be gone by now: one more try before sleeping.
+            if self.sending.as_ref().is_some_and(|line| line.begun.is_some()) && !self.wire.wants_to_send() && !again {
+                again = true;
+                continue;
+            }
+            let was_heard = self.wait(may_read).await;
+            // With a packet stuck half-way, libssh2 does not read: then a readable socket is no reason to wake up.
+            may_read = !(was_heard && self.wire.wants_to_send());
+            again = false;
+            self.handle_time(Instant::now())?;
+        }
+    }
+
+    /// Does all that can be done without waiting; whether anything moved.
+    fn pass(&mut self, buffer: &mut [u8]) -> Result<bool, Ended> {
+        let sent = self.send()?;
+        let received = self.receive(buffer)?;
+        let echoed = self.watch_twin(buffer)?;
+        let looked = self.watch_list()?;
+        Ok(sent || received || echoed || looked)
+    }
+
+    fn send(&mut self) -> Result<bool, Ended> {
+        let mut moved = false;
+        loop {
+            if self.sending.is_none() {
+                self.sending = self.shared.first_line().map(|line| Sending { line, sent: 0, begun: None });
+            }
+            let Some(sending) = &mut self.sending else { return Ok(moved) };
+            let bytes = &sending.line.as_bytes()[sending.sent..];
+            // Cut in two, it could be torn apart by another writer's line.
+            if sending.begun.is_none() && (self.channel.write_window().remaining as usize) < bytes.len() {
+                return Ok(moved);
+            }
+            sending.begun.get_or_insert_with(Instant::now);
+            match self.channel.write(bytes) {
+                Ok(count) => sending.sent += count,
+                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => return Ok(moved),
+                Err(fault) => return Err(fault.into()),
+            }
+            moved = true;
+            if sending.sent == sending.line.as_bytes().len() {
+                self.sending = None;
+                self.shared.line_written();
+            }
+        }
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<bool, Ended> {
+        let mut moved = false;
+        for _ in 0..READS_PER_PASS {
+            match wire::read(&mut self.channel, buffer)? {
+                Some(count @ 1..) => {
+                    let shared = self.shared;
+                    self.lines.feed(&buffer[..count], |line| shared.report(BoardEvent::Line(line)));
+                }
+                _ => break,
+            }
+            moved = true;
+        }
+        if let Some(count @ 1..) = wire::read(&mut self.channel.stderr(), buffer)? {
+            let room = SAID_BYTES.saturating_sub(self.said.len()).min(count);
+            self.said.extend_from_slice(&buffer[..room]);
+            moved = true;
+        }
+        if self.channel.eof() {
+            return Err(Ended::ThrownOut { status: 0, said: String::new() });
+        }
+        Ok(moved)
+    }
+
+    fn watch_twin(&mut self, buffer: &mut [u8]) -> Result<bool, Ended> {
+        let Some(twin) = &mut self.twin else { return Ok(false) };
+        if twin.until <= Instant::now() || twin.channel.eof() {
+            return match twin.channel.close() {
+                Err(fault) if wire::would_block(&fault) => Ok(false),
+                done => {
+                    done?;
+                    self.twin = None;
+                    Ok(true)
+                }
+            };
+        }
+        let mut moved = false;
+        for mut stream in [twin.channel.stream(0), twin.channel.stderr()] {
+            if let Some(count @ 1..) = wire::read(&mut stream, buffer)? {
+                let mut misrouted = false;
+                twin.probe.feed(&buffer[..count], |echo| misrouted |= echo == Echo::Probe);
+                if misrouted {
+                    return Err(Ended::Misrouted);
+                }
+                moved = true;
+            }
+        }
+        Ok(moved)
+    }
+
+    fn watch_list(&mut self) -> Result<bool, Ended> {
+        let (Some(watch), Some(wanted)) = (&mut self.list, &self.topic.access) else { return Ok(false) };
+        let Some(call) = &mut watch.call else { return Ok(false) };
+        let Some(output) = call.step(&self.wire.ssh)? else { return Ok(false) };
+        watch.call = None;
+        let now = Instant::now();
+        watch.next = now + LIST_CHECK;
+        match Listing::parse(&output.stdout) {
+            Ok(listing) if output.status == 0 => {
+                let topic = listing.owned(&self.topic.name);
+                let shown = topic.is_some_and(|topic| topic.admits(wanted.iter().map(|user| user.as_str())));
+                match (shown, watch.missed) {
+                    (true, _) => (watch.shown, watch.missed) = (true, false),
+                    (false, true) => return Err(Ended::NoList { before: watch.shown }),
+                    (false, false) => (watch.missed, watch.next) = (true, now + LIST_RECHECK),
+                }
+            }
+            Ok(_) => log::warn!("cannot see who may enter {}: the board says {:?}", self.topic.name, output.stderr.trim()),
+            Err(fault) => log::warn!("cannot see who may enter {}: {fault}", self.topic.name),
+        }
+        Ok(true)
+    }
+
+    /// Whether bytes wait in libssh2 that no event of the socket will announce.
+    fn has_unread(&self) -> bool {
+        let unread = |channel: &Channel| channel.read_window().available > 0;
+        let watched = self.twin.as_ref().is_some_and(|twin| unread(&twin.channel));
+        let listed = self.list.as_ref().and_then(|watch| watch.call.as_ref()).is_some_and(Call::has_unread);
+        unread(&self.channel) || watched || listed
+    }
+
+    /// Sleeps until the socket, the handle or the clock has something; whether the server was heard.
+    async fn wait(&mut self, may_read: bool) -> bool {
+        let busy = self.sending.is_some();
+        let called = async { if busy { self.shared.abandoned().await } else { self.shared.called().await } };
+        let readable = async { if may_read { self.wire.readable().await } else { future::pending().await } };
+        let writable = async { if self.wire.wants_to_send() { self.wire.writable().await } else { future::pending().await } };
+        let (called, readable, writable) = (std::pin::pin!(called), std::pin::pin!(readable), std::pin::pin!(writable));
+        let others = future::select(future::select(called, writable), Timer::at(self.next_deadline()));
+        let heard = matches!(future::select(readable, others).await, Either::Left(_));
+        if heard {
+            (self.heard, self.asked) = (Instant::now(), false);
+        }
+        heard
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let sign_of_life = self.heard + if self.asked { SILENCE } else { ASK_AFTER };
+        let twin = self.twin.as_ref().map(|twin| twin.until).filter(|until| *until > Instant::now());
+        let list = self.list.as_ref().filter(|watch| watch.call.is_none()).map(|watch| watch.next);
+        let stall = self.sending.as_ref().and_then(|line| line.begun).map(|begun| begun + SEND_STALL);
+        [twin, list, stall].into_iter().flatten().fold(sign_of_life, Instant::min)
+    }
+
+    fn handle_time(&mut self, now: Instant) -> Result<(), Ended> {
+        if now >= self.heard + SILENCE {
+            return Err(Ended::Lost(format!("nothing was heard from the server for {} s", SILENCE.as_secs())));
+        }
+        let begun = self.sending.as_ref().and_then(|line| line.begun);
+        if begun.is_some_and(|begun| now >= begun + SEND_STALL) {
+            return Err(Ended::Lost(format!("the server took nothing for {} s", SEND_STALL.as_secs())));
+        }
+        // Not beside a half-sent line: libssh2 could then finish neither.
+        if now >= self.heard + ASK_AFTER && !self.asked && begun.is_none() {
+            self.asked = true;
+            self.wire.ssh.set_keepalive(true, 1);
+            self.wire.ssh.keepalive_send()?;
+        }
+        if let Some(watch) = self.list.as_mut().filter(|watch| watch.call.is_none() && watch.next <= now) {
+            watch.call = Some(Call::new("ls"));
+        }
+        Ok(())
+    }
+
+    async fn thrown_out(mut self) -> Ended {
+        match timeout(CLOSE_TIMEOUT, self.wire.drive(|| self.channel.close())).await {
+            Ok(Ok(())) => {
+                let said = String::from_utf8_lossy(&self.said).trim().to_owned();
+                Ended::ThrownOut { status: self.channel.exit_status().unwrap_or(0), said }
+            }
+            Ok(Err(fault)) => fault.into(),
+            Err(_) => Ended::Lost("the server did not finish closing the topic".to_owned()),
+        }
+    }
+}
+
+/// For a guest the twin first: with it open, the server arms no deferred removal of the owner's list, and echoes tell (B-04).
+async fn open_channels(topic: &Topic, wire: &Wire) -> Result<(Channel, Option<Twin>), Ended> {
+    let Some(name) = &topic.twin else {
+        let list = match topic.access.as_deref() {
+            None | Some([]) => String::new(),
+            Some(users) => format!(" -a {}", users.iter().map(|user| user.as_str()).collect::<Vec<_>>().join(",")),
+        };
+        return Ok((wire.start(&format!("pipe {} -c{list}", topic.name)).await?, None));
+    };
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).map_err(|fault| Ended::Lost(format!("this machine has no random numbers: {fault}")))?;
+    let mut twin = Twin {
+        channel: wire.start(&format!("pipe {name} -c -r")).await?,
+        probe: Probe::new(nonce),
+        until: Instant::now() + TWIN_WATCH,
+    };
+    twin.send_fence(wire, 1).await?;
+    twin.await_fence(wire, 1).await?;
+    let mut channel = wire.start(&format!("pipe {} -c", topic.name)).await?;
+    write_all(wire, &mut channel, &twin.probe.probe_line()).await?;
+    twin.send_fence(wire, 2).await?;
+    twin.await_fence(wire, 2).await?;
+    twin.until = Instant::now() + TWIN_WATCH;
+    Ok((channel, Some(twin)))
+}
+
+impl Twin {
+    async fn send_fence(&mut self, wire: &Wire, number: u32) -> Result<(), Ended> {
+        let fence = self.probe.fence_line(number);
+        write_all(wire, &mut self.channel, &fence).await
+    }
+
+    async fn await_fence(&mut self, wire: &Wire, number: u32) -> Result<(), Ended> {
+        let mut buffer = vec![0; READ_BYTES];
+        let mut back = false;
+        while !back {
+            match wire::read(&mut self.channel, &mut buffer)? {
+                Some(count @ 1..) => {
+                    let mut misrouted = false;
+                    self.probe.feed(&buffer[..count], |echo| match echo {
+                        Echo::Probe => misrouted = true,
+                        Echo::Fence(found) => back |= found == number,
+                    });
+                    if misrouted {
+                        return Err(Ended::Misrouted);
+                    }
+                }
+                _ if self.channel.eof() => return Err(Ended::ThrownOut { status: 0, said: String::new() }),
+                _ => wire.ready().await,
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn write_all(wire: &Wire, channel: &mut Channel, text: &str) -> Result<(), Ended> {
+    let mut sent = 0;
+    while sent < text.len() {
+        match channel.write(&text.as_bytes()[sent..]) {
+            Ok(count) => sent += count,
+            Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => wire.ready().await,
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+    Ok(())
+}
