@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use crate::command::Join;
 use crate::flags::format_span;
@@ -202,9 +203,17 @@ impl Board {
     }
 }
 
+/// Waits until a writer to all these may go on; at once for all of them, lest several that stand still add up.
+pub(crate) fn room(slow: Vec<Arc<Member>>) -> impl Future<Output = ()> + Send {
+    let waiting: JoinSet<()> = slow.into_iter().map(|member| async move { member.room().await }).collect();
+    async move {
+        waiting.join_all().await;
+    }
+}
+
 impl Member {
     /// Waits until its writer may go on: until its backlog is short again, or what it sent ahead is.
-    pub(crate) async fn room(&self) {
+    async fn room(&self) {
         self.outbox.room().await;
         loop {
             let drained = self.drained.notified();

@@ -3,22 +3,23 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use russh::server::{Auth, ChannelOpenHandle, Handler, Msg, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Pty};
 use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use crate::board::{Board, Member, format_uuid};
+use crate::board::{Board, Member, format_uuid, room};
 use crate::channel::Sending;
 use crate::command::{BadCommand, Command, Join, help};
 use crate::gate::Gate;
 use crate::limits::{MAX_CHANNELS, MAX_CHANNELS_OPENED, MAX_CHANNELS_OPENED_PUBLIC};
+use crate::lock;
 use crate::outbox::{End, Outbox};
+use crate::server::{Place, Shared};
 use crate::topics::Caller;
 use crate::users::Users;
-use crate::{lock, server::Shared};
 
 /// The handler of one connection's events.
 pub(crate) struct Connection {
@@ -28,7 +29,10 @@ pub(crate) struct Connection {
     /// How the client reached the hub, as arguments of `ssh`.
     target: String,
     caller: Option<Caller>,
-    authenticated: Arc<AtomicBool>,
+    /// Among those who log in, then among those who have.
+    place: Place,
+    /// Until the login is over.
+    logged_in: Option<oneshot::Sender<()>>,
     opened: usize,
     lanes: HashMap<ChannelId, Lane>,
 }
@@ -48,7 +52,8 @@ impl Connection {
         gate: Arc<Gate>,
         peer: SocketAddr,
         local: SocketAddr,
-        authenticated: Arc<AtomicBool>,
+        login: Place,
+        logged_in: oneshot::Sender<()>,
     ) -> Connection {
         Connection {
             shared,
@@ -56,7 +61,8 @@ impl Connection {
             peer,
             target: format!("-p {} {}", local.port(), local.ip()),
             caller: None,
-            authenticated,
+            place: login,
+            logged_in: Some(logged_in),
             opened: 0,
             lanes: HashMap::new(),
         }
@@ -156,18 +162,25 @@ impl Handler for Connection {
     type Error = russh::Error;
 
     async fn auth_publickey(&mut self, _user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
-        let mut users = lock(&self.shared.users);
-        if let Err(error) = users.refresh() {
-            log::warn!("users file: {error}; the users stay as they were");
-        }
-        let caller = users.caller(key.public_key);
+        let caller = {
+            let mut users = lock(&self.shared.users);
+            if let Err(error) = users.refresh() {
+                log::warn!("users file: {error}; the users stay as they were");
+            }
+            users.caller(key.public_key)
+        };
+        let Some(place) = self.shared.place(&caller) else {
+            log::warn!("{} ({}) turned away: too many connections", self.peer, caller.user);
+            return Err(russh::Error::Disconnect);
+        };
+        self.place = place;
         log::info!("{} is {} ({})", self.peer, caller.user, caller.fingerprint);
         self.caller = Some(caller);
         Ok(Auth::Accept)
     }
 
     async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), Self::Error> {
-        self.authenticated.store(true, Ordering::Relaxed);
+        self.logged_in = None;
         Ok(())
     }
 
@@ -252,11 +265,7 @@ impl Handler for Connection {
         if let Some(member) = self.member(channel) {
             let slow = self.shared.board.write(member, data);
             if !slow.is_empty() {
-                self.gate.hold(Box::pin(async move {
-                    for reader in slow {
-                        reader.room().await;
-                    }
-                }));
+                self.gate.hold(Box::pin(room(slow)));
             }
         }
         Ok(())
@@ -287,9 +296,7 @@ fn flush(board: &Arc<Board>, publisher: Arc<Member>) {
     let board = Arc::clone(board);
     tokio::spawn(async move {
         while !slow.is_empty() {
-            for reader in slow {
-                reader.room().await;
-            }
+            room(slow).await;
             slow = board.flush(&publisher);
         }
     });

@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
-/// Connections at once; further ones are closed before a byte is exchanged.
+/// Connections of known users at once; a further one is closed when it has logged in.
 pub const MAX_CONNECTIONS: usize = 512;
+
+/// As [`MAX_CONNECTIONS`], for unknown keys: strangers cannot take the users' places.
+pub const MAX_PUBLIC_CONNECTIONS: usize = 128;
+
+/// Connections at once that have not logged in yet; a further one is closed before a byte is exchanged.
+pub const MAX_LOGINS: usize = 128;
 
 /// Channels (commands) that run at once on one connection; further ones are refused.
 pub const MAX_CHANNELS: usize = 16;

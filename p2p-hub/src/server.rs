@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,15 +10,17 @@ use russh::server::{Config, run_stream};
 use russh::{MethodKind, MethodSet, SshId};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
 use crate::board::Board;
 use crate::connection::Connection;
 use crate::gate::GatedStream;
 use crate::limits::{
-    DEAD_AFTER, IDLE_CONNECTION, LOGIN_GRACE, MAX_AUTH_ATTEMPTS, MAX_CHUNK_BYTES, MAX_CONNECTIONS, PING_INTERVAL,
+    DEAD_AFTER, IDLE_CONNECTION, LOGIN_GRACE, MAX_AUTH_ATTEMPTS, MAX_CHUNK_BYTES, MAX_CONNECTIONS, MAX_LOGINS,
+    MAX_PUBLIC_CONNECTIONS, PING_INTERVAL,
 };
+use crate::topics::Caller;
 use crate::users::Users;
 
 /// How long to wait when the system has no file descriptor left for a new connection.
@@ -29,13 +30,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Shared {
     pub(crate) board: Arc<Board>,
     pub(crate) users: Mutex<Users>,
+    known: Arc<Semaphore>,
+    public: Arc<Semaphore>,
+}
+
+/// A connection's permission to exist, given back when it is dropped.
+pub(crate) type Place = OwnedSemaphorePermit;
+
+impl Shared {
+    /// A place for a connection that has logged in, unless all are taken.
+    pub(crate) fn place(&self, caller: &Caller) -> Option<Place> {
+        let places = if caller.is_known() { &self.known } else { &self.public };
+        Arc::clone(places).try_acquire_owned().ok()
+    }
 }
 
 /// Serves until `stop` is used or dropped.
 pub(crate) async fn serve(listener: TcpListener, key: PrivateKey, users: Users, stop: oneshot::Receiver<()>) {
-    let shared = Arc::new(Shared { board: Arc::default(), users: Mutex::new(users) });
+    let shared = Arc::new(Shared {
+        board: Arc::default(),
+        users: Mutex::new(users),
+        known: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        public: Arc::new(Semaphore::new(MAX_PUBLIC_CONNECTIONS)),
+    });
     let config = Arc::new(ssh_config(key));
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let logins = Arc::new(Semaphore::new(MAX_LOGINS));
     let accepting = async {
         loop {
             let (tcp, peer) = match listener.accept().await {
@@ -46,17 +65,16 @@ pub(crate) async fn serve(listener: TcpListener, key: PrivateKey, users: Users, 
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                log::warn!("{peer} turned away: {MAX_CONNECTIONS} connections already");
+            let Ok(login) = Arc::clone(&logins).try_acquire_owned() else {
+                log::warn!("{peer} turned away: {MAX_LOGINS} connections are logging in already");
                 continue;
             };
             let (config, shared) = (Arc::clone(&config), Arc::clone(&shared));
             tokio::spawn(async move {
-                match converse(config, shared, tcp, peer).await {
+                match converse(config, shared, tcp, peer, login).await {
                     Ok(()) => log::debug!("{peer} has gone"),
                     Err(error) => log::debug!("{peer} has gone: {error}"),
                 }
-                drop(place);
             });
         }
     };
@@ -71,23 +89,19 @@ async fn converse(
     shared: Arc<Shared>,
     tcp: TcpStream,
     peer: SocketAddr,
+    login: Place,
 ) -> Result<(), russh::Error> {
     prepare(&tcp)?;
     let local = tcp.local_addr()?;
     let (stream, gate) = GatedStream::new(tcp);
-    let authenticated = Arc::new(AtomicBool::new(false));
-    let connection = Connection::new(shared, Arc::clone(&gate), peer, local, Arc::clone(&authenticated));
+    let (logged_in, login_over) = oneshot::channel();
+    let connection = Connection::new(shared, Arc::clone(&gate), peer, local, login, logged_in);
     let starting = timeout(LOGIN_GRACE, run_stream(config, stream, connection));
     let Ok(session) = starting.await else {
         return Err(russh::Error::ConnectionTimeout);
     };
     let session = session?;
-    tokio::pin!(session);
-    tokio::select! {
-        ended = &mut session => return ended,
-        () = sleep(LOGIN_GRACE) => {}
-    }
-    if !authenticated.load(Ordering::Relaxed) {
+    if timeout(LOGIN_GRACE, login_over).await.is_err() {
         log::info!("{peer} closed: not logged in after {LOGIN_GRACE:?}");
         gate.kill();
     }

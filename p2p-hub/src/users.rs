@@ -22,7 +22,8 @@ pub enum UsersSource {
     /// A file of `NAME KEYTYPE KEY [COMMENT]` lines; empty lines and lines that start with `#` are skipped.
     ///
     /// It is looked at on each login and read again if its size or time of change differ. A malformed line is reported
-    /// with file and line number, and skipped. Several lines may give one user several keys.
+    /// with file and line number, and skipped. Several lines may give one user several keys. A key that is taken out cannot
+    /// log in any more; connections that are open stay.
     File(PathBuf),
     /// A fixed list.
     List(Vec<UserKey>),

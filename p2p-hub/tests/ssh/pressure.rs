@@ -89,3 +89,14 @@ fn a_vanished_client_makes_room() {
     alice.send(b"two left\n");
     carol.stdout.until_contains("two left\n");
 }
+
+#[test]
+fn a_publisher_that_vanishes_while_it_is_held_is_noticed() {
+    let site = Site::new(&["alice"]);
+    let mut publisher = site.join("alice", "pub t -c", "alice/t");
+    publisher.send_in_background(numbered(4));
+    // The pings go on although nothing is read from it.
+    wait_until("a while of being held", || publisher.is_running());
+    publisher.signal("KILL");
+    wait_until("the publisher to be gone", || site.ls("alice") == "no pubsub channels found\n");
+}
