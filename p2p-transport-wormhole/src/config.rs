@@ -48,7 +48,7 @@ pub struct Timing {
     pub relay_delay: Duration,
     /// A leader that could go by a relay waits for a direct connection until this long after the beginning.
     pub head_start: Duration,
-    /// After this long without a record, an empty one is sent.
+    /// After this long without a record an empty one is sent, or at most half as long again.
     pub keepalive: Duration,
     /// After this long without a record from the other side, it is given up.
     pub silence: Duration,

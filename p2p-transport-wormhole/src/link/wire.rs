@@ -111,6 +111,7 @@ impl Wire {
         let mut out = self.lock();
         let now = Instant::now();
         if out.last + every > now || self.finished.load(Ordering::Relaxed) {
+            // Not much sooner than usual: a wake-up costs more than a keepalive that is a little late.
             return (out.last + every).max(now + every / 2);
         }
         // Behind bytes that wait for the peer to read, a keepalive would tell it nothing.

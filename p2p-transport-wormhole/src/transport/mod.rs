@@ -45,18 +45,13 @@ impl LinkTransport for WormholeTransport {
     async fn prepare(&self) -> Result<Box<dyn PendingLink>, LinkError> {
         let config = Arc::clone(&self.config);
         let listeners = if config.direct { sockets::listen() } else { Ok(Vec::new()) };
-        let listeners = match listeners {
-            Ok(listeners) => listeners,
-            Err(error) if config.relays.is_empty() => {
-                return Err(LinkError::Unreachable(format!(
-                    "this machine cannot listen for connections ({error}), and no relay is configured"
-                )));
-            }
-            Err(error) => {
-                log::warn!("cannot listen for connections, relays only: {error}");
-                Vec::new()
-            }
-        };
+        let listeners = listeners.unwrap_or_else(|error| {
+            log::warn!("cannot listen for connections: {error}");
+            Vec::new()
+        });
+        if listeners.is_empty() && config.relays.is_empty() {
+            return Err(LinkError::Unreachable("this machine does not listen, and no relay is configured".to_owned()));
+        }
         let own = interfaces().unwrap_or_else(|error| {
             log::warn!("cannot find this machine's addresses: {error}");
             Vec::new()
@@ -74,11 +69,6 @@ impl LinkTransport for WormholeTransport {
             addresses.filter(|address| address.is_ipv6() == v6).map(|address| address.port()).next()
         };
         let hints = policy.offer(port(false), port(true));
-        if hints.0.is_empty() {
-            return Err(LinkError::Unreachable(
-                "this machine has no address to offer, and no relay is configured".to_owned(),
-            ));
-        }
         Ok(Box::new(Pending { config, policy, listeners, hints }))
     }
 }

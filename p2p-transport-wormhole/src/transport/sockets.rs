@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use async_io::Async;
 use async_std::net::ToSocketAddrs as _;
@@ -12,6 +13,10 @@ use crate::config::RelayAddress;
 
 /// Connections that the system accepts for us before we do.
 const BACKLOG: i32 = 16;
+/// How long bytes may be under way without an acknowledgement. Linux counts the time in which the other side does not read, too, even
+/// though it answers: so this is longer than the silence after which a link is given up anyway.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const USER_TIMEOUT: Duration = Duration::from_secs(4 * limits::LINK_SILENCE.as_secs());
 /// Addresses of one relay's name that are tried, one after the other.
 const RELAY_ADDRESSES: usize = 4;
 
@@ -69,13 +74,13 @@ pub(super) async fn dial_relay(relay: &RelayAddress) -> io::Result<Async<TcpStre
     result
 }
 
-/// Sets what every connection needs: small records go out at once, and a dead network is noticed while bytes are under way.
+/// Sets what every connection needs: small records go out at once, and a dead network ends what waits to be written.
 ///
 /// # Errors
 /// The system's; the connection is then of no use.
 pub(super) fn prepare(stream: &Async<TcpStream>) -> io::Result<()> {
     stream.get_ref().set_nodelay(true)?;
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    SockRef::from(stream.get_ref()).set_tcp_user_timeout(Some(limits::LINK_SILENCE))?;
+    SockRef::from(stream.get_ref()).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     Ok(())
 }
