@@ -53,8 +53,8 @@ pub const FILE_BYTES: u64 = 64 * 1024 * 1024;
 pub const FILES: usize = 1024;
 /// The relative name of a file of a task, bytes.
 pub const FILE_NAME_BYTES: usize = 1024;
-/// All file names of one task together, bytes: they travel in one item.
-pub const FILE_NAMES_BYTES: usize = 24 * 1024;
+/// All file names of one task together, bytes: they travel in one item, beside a payload and what each file costs.
+pub const FILE_NAMES_BYTES: usize = 16 * 1024;
 /// The payload of a task or the value of an outcome inside its item, bytes.
 pub const PAYLOAD_BYTES: usize = 24 * 1024;
 /// The tail of stderr kept as evidence in an outcome, bytes.
