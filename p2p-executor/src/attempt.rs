@@ -1,0 +1,161 @@
+//! One attempt at a command, from its files to its end.
+
+use std::fs::OpenOptions;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::{self, BoxFuture, Either};
+use p2p_proto::link::item::Channel;
+use p2p_proto::task::{COMMAND_RUNTIME, Ended, TaskSpec};
+use p2p_scheduler::executor::{AttemptEnd, AttemptIo, Executor, Gone, Stops};
+use rustix::fs::Mode;
+
+use crate::config::{CommandConfig, StartError};
+use crate::failure::{file_failure, worker_failure};
+use crate::home::Home;
+use crate::outputs;
+use crate::pipes;
+use crate::process::Process;
+use crate::program::{self, Environment, Program};
+use crate::run::{Run, Streams, feed, start};
+use crate::scratch::Scratch;
+use crate::spawn;
+use crate::stage;
+
+/// Runs tasks of the runtime `command`.
+///
+/// Every attempt has a folder of its own, which is its working directory, `HOME` and `TMPDIR`, and a session of its own. When the
+/// attempt is over, or its future is dropped, both are gone. An interrupted command that ends by itself is still `Cancelled`; output
+/// files come back from a command that ended by itself, whatever its exit code, and a missing or refused one fails the attempt only if
+/// the command succeeded.
+///
+/// To be used on an async-io based runtime, such as async-std.
+#[derive(Debug)]
+pub struct CommandExecutor {
+    worker: Arc<Worker>,
+}
+
+/// What all attempts share.
+#[derive(Debug)]
+struct Worker {
+    home: Home,
+    environment: Environment,
+    nothing: OwnedFd,
+    interrupt_grace: Duration,
+}
+
+impl CommandExecutor {
+    /// Makes this worker's folder, and removes folders and processes that dead workers of the same user left; blocks meanwhile.
+    ///
+    /// Two things change for the whole process: files that are open now close on exec, and new files are not writable for others.
+    ///
+    /// # Errors
+    /// When there is no folder to be had.
+    pub fn new(config: CommandConfig) -> Result<Self, StartError> {
+        spawn::close_on_exec_from_here();
+        let open = Mode::WGRP | Mode::WOTH;
+        let before = rustix::process::umask(open);
+        rustix::process::umask(before | open);
+        let user = program::user();
+        let home = Home::create(&config.base, &user)
+            .map_err(|source| StartError::Folder { base: config.base.clone(), source })?;
+        let environment = Environment::new(&config.path, user);
+        let nothing = OpenOptions::new().read(true).open("/dev/null")?.into();
+        let worker = Worker { home, environment, nothing, interrupt_grace: config.interrupt_grace };
+        Ok(Self { worker: Arc::new(worker) })
+    }
+}
+
+impl Executor for CommandExecutor {
+    fn runtimes(&self) -> Vec<String> {
+        vec![COMMAND_RUNTIME.to_owned()]
+    }
+
+    fn attempt(&self, task: TaskSpec, io: AttemptIo) -> BoxFuture<'static, AttemptEnd> {
+        let worker = Arc::clone(&self.worker);
+        async move {
+            let scratch = match worker.home.scratch() {
+                Ok(scratch) => Arc::new(scratch),
+                Err(error) => return file_failure("making the task's folder", worker.home.path(), &error).into(),
+            };
+            let end = worker.attempt(task, io, &scratch).await.unwrap_or_else(|end| end);
+            scratch.remove().await;
+            end
+        }
+        .boxed()
+    }
+}
+
+impl Worker {
+    /// The attempt in its folder; either side of the result is its end.
+    async fn attempt(
+        &self,
+        mut task: TaskSpec,
+        io: AttemptIo,
+        scratch: &Arc<Scratch>,
+    ) -> Result<AttemptEnd, AttemptEnd> {
+        let AttemptIo { slot, mut content, mut stops, output } = io;
+        let staged = unless_stopped(&mut stops, stage::stage(&mut task, &mut content, scratch)).await??;
+        let resolved = Program::resolve(&staged.command, task.cpus(), &self.environment, scratch);
+        unless_stopped(&mut stops, slot.pass()).await?.map_err(|Gone| cancelled())?;
+        let program = resolved?;
+
+        let (stdout, stdout_end) = pipe(pipes::from_command(Channel::Stdout))?;
+        let (stderr, stderr_end) = pipe(pipes::from_command(Channel::Stderr))?;
+        let stdin = if task.stdin { Some(pipe(pipes::to_command())?) } else { None };
+        let (stdin, stdin_end) = stdin.unzip();
+        let stdin_fd = stdin_end.as_ref().unwrap_or(&self.nothing).as_fd();
+        let started = Instant::now();
+        let pid = start(&program, [stdin_fd, stdout_end.as_fd(), stderr_end.as_fd()]).await;
+        let pid = pid.map_err(|error| program.start_failure(&error))?;
+        let process = Process::new(pid, scratch.token().to_owned());
+        drop((stdin_end, stdout_end, stderr_end));
+        output.started();
+
+        let streams = Streams { stdout, stderr, output: output.clone() };
+        let feed = feed(stdin, staged.stdin, &mut content);
+        let limit = (task.timeout_ms > 0).then(|| Duration::from_millis(task.timeout_ms));
+        let run = Run { process, limit, grace: self.interrupt_grace };
+        let (ended, at) = run.to_end(&streams, feed, &mut stops).await;
+
+        let mut end = AttemptEnd { ran: at.duration_since(started), ..AttemptEnd::new(ended) };
+        if task.outputs.is_empty() || !matches!(end.ended, Ended::Exit(_) | Ended::Signal(_)) {
+            return Ok(end);
+        }
+        let bring = async {
+            let files = outputs::collect(task.outputs, staged.inputs, Arc::clone(scratch), output.clone()).await?;
+            outputs::stream(&files, scratch, &output).await?;
+            Ok(files)
+        };
+        match unless_stopped(&mut stops, bring).await.unwrap_or_else(Err) {
+            Ok(files) => end.outputs = files,
+            // The exit code of a command that failed says more than a file that it did not write.
+            Err(AttemptEnd { ended: Ended::Failed(failure), .. }) if end.ended != Ended::Exit(0) => {
+                output.note(failure.message);
+            }
+            Err(failed) => end.ended = failed.ended,
+        }
+        Ok(end)
+    }
+}
+
+/// Does `work` until a request to stop comes.
+async fn unless_stopped<T>(stops: &mut Stops, work: impl Future<Output = T>) -> Result<T, AttemptEnd> {
+    match future::select(pin!(work), pin!(stops.next())).await {
+        Either::Left((done, _)) => Ok(done),
+        Either::Right(_) => Err(cancelled()),
+    }
+}
+
+fn cancelled() -> AttemptEnd {
+    AttemptEnd::new(Ended::Cancelled)
+}
+
+fn pipe<T>(made: io::Result<T>) -> Result<T, AttemptEnd> {
+    made.map_err(|error| worker_failure("making a pipe for the command", &error).into())
+}

@@ -1,0 +1,106 @@
+//! A command that runs: its exit, its signals, and its end whatever happens.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use async_io::Async;
+use async_std::task;
+use p2p_proto::task::Ended;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+
+use crate::leftovers;
+
+/// How long a drop waits for a killed process to be gone: one that hangs in the kernel must not hang the worker too.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+/// The pause between two looks meanwhile.
+const KILL_PAUSE: Duration = Duration::from_micros(500);
+
+/// The first process of a command, leader of its group. Dropped before its end was seen, it and all that it started are killed.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: Pid,
+    /// Readable once the process has ended; `None` where the system has no such descriptors.
+    exit: Option<Async<OwnedFd>>,
+    token: String,
+    reaped: bool,
+}
+
+impl Process {
+    /// Takes charge of a child of this process that was just started and leads its own group.
+    pub(crate) fn new(pid: Pid, token: String) -> Self {
+        let exit = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
+        let exit = exit.and_then(|fd| Async::new_nonblocking(fd).ok());
+        Self { pid, exit, token, reaped: false }
+    }
+
+    /// Waits for the exit, without taking note of it: the process number stays taken. Cancel-safe.
+    pub(crate) async fn exited(&self) -> io::Result<()> {
+        if let Some(exit) = &self.exit {
+            return exit.readable().await;
+        }
+        let pid = self.pid;
+        let wait =
+            move || retry(|| rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
+        task::spawn_blocking(wait).await?;
+        Ok(())
+    }
+
+    /// Sends a signal to the whole group.
+    pub(crate) fn signal(&self, signal: Signal) {
+        // An error says that all of it has ended.
+        let _ = rustix::process::kill_process_group(self.pid, signal);
+    }
+
+    /// After [`Self::exited`]: kills what is left of the command, and says how it ended.
+    pub(crate) async fn finish(mut self) -> io::Result<Ended> {
+        // Before the number is given back: it could be another group's a moment later.
+        self.signal(Signal::KILL);
+        let status = retry(|| rustix::process::waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED))?;
+        self.reaped = true;
+        leftovers::kill_of_attempt(&self.token, self.pid).await;
+        let status = status.ok_or_else(|| io::Error::other("the command's exit status is missing"))?;
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Ok(Ended::Exit(code)),
+            (_, Some(signal)) => Ok(Ended::Signal(signal)),
+            _ => Err(io::Error::other("the command's exit status cannot be read")),
+        }
+    }
+
+    /// Ends it at once.
+    fn kill(&mut self) {
+        let until = Instant::now() + KILL_WAIT;
+        self.signal(Signal::KILL);
+        // It may have moved itself to another group.
+        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        while matches!(retry(|| rustix::process::waitid(WaitId::Pid(self.pid), options)), Ok(None)) {
+            if Instant::now() > until {
+                log::warn!("the killed process {} does not end", self.pid.as_raw_nonzero());
+                break;
+            }
+            thread::sleep(KILL_PAUSE);
+        }
+        leftovers::kill_of_attempt_blocking(&self.token, self.pid);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.kill();
+        }
+    }
+}
+
+/// Repeats a call that a signal to this process interrupted.
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            done => return Ok(done?),
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Plays the worker's driver: starts attempts, reads what they say, and looks for what they leave behind.
+#![allow(dead_code, unreachable_pub, reason = "shared by several test programs, each of which uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_std::channel::{Receiver, Sender, unbounded};
+use async_std::future::timeout;
+use async_std::task::{self, JoinHandle};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use p2p_executor::{CommandConfig, CommandExecutor};
+use p2p_proto::link::item::Channel;
+use p2p_proto::task::{COMMAND_RUNTIME, Command, Content, Ended, Failure, File, TaskSpec};
+use p2p_scheduler::executor::{AttemptEnd, AttemptHandle, Executor, Gone, OutputSink, Piece, Stop};
+
+/// What takes longer hangs.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits, but not for ever.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("waited too long for {what}"))
+}
+
+/// An executor with a base folder of its own.
+pub struct Rig {
+    pub executor: CommandExecutor,
+    pub base: tempfile::TempDir,
+}
+
+impl Rig {
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut CommandConfig)) -> Self {
+        let base = tempfile::tempdir().unwrap();
+        let mut config = CommandConfig { base: base.path().to_owned(), ..CommandConfig::default() };
+        change(&mut config);
+        Self { executor: CommandExecutor::new(config).unwrap(), base }
+    }
+
+    /// Starts an attempt that has its slot.
+    pub fn start(&self, task: TaskSpec) -> Attempt {
+        let attempt = self.start_waiting(task);
+        attempt.handle.open_slot();
+        attempt
+    }
+
+    /// Starts an attempt that has no slot yet.
+    pub fn start_waiting(&self, task: TaskSpec) -> Attempt {
+        let (events_in, events) = unbounded();
+        let sink = Arc::new(Sink { events: events_in, permits: Mutex::new(None) });
+        let (handle, io) = AttemptHandle::pair(Arc::clone(&sink) as Arc<dyn OutputSink>);
+        let end = task::spawn(self.executor.attempt(task, io));
+        Attempt { handle, events, sink, end, seen: Seen::default() }
+    }
+
+    /// Runs a task to its end.
+    pub fn run(&self, task: TaskSpec) -> Done {
+        task::block_on(self.start(task).end())
+    }
+
+    /// Fails if a process or a folder of an attempt is left.
+    pub fn assert_clean(&self) {
+        assert_eq!(self.processes(), Vec::<String>::new(), "processes are left");
+        assert_eq!(self.folders(), Vec::<PathBuf>::new(), "folders are left");
+    }
+
+    /// The processes that have this rig's base folder in their environment.
+    pub fn processes(&self) -> Vec<String> {
+        processes_of(self.base.path())
+    }
+
+    /// The folders of attempts.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let homes = children(self.base.path());
+        homes.iter().flat_map(|home| children(home)).collect()
+    }
+}
+
+/// The running processes with `base` in their environment.
+pub fn processes_of(base: &Path) -> Vec<String> {
+    let needle = base.to_str().unwrap();
+    let carries = |entry: &fs::DirEntry| {
+        entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok_and(|pid| pid != std::process::id()))
+            && fs::read(entry.path().join("environ"))
+                .is_ok_and(|environment| String::from_utf8_lossy(&environment).contains(needle))
+    };
+    let found = fs::read_dir("/proc").unwrap().flatten().filter(carries);
+    found
+        .map(|entry| {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            format!("{:?} {}", entry.file_name(), String::from_utf8_lossy(&line).replace('\0', " "))
+        })
+        .collect()
+}
+
+pub fn children(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// A task that runs a program.
+pub fn command<const N: usize>(argv: [&str; N]) -> TaskSpec {
+    command_with(argv, &[])
+}
+
+pub fn command_with<const N: usize>(argv: [&str; N], env: &[(&str, &str)]) -> TaskSpec {
+    let argv = argv.iter().map(|argument| serde_bytes::ByteBuf::from(argument.as_bytes())).collect();
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let payload = Content::Inline(Command { argv, env }.to_cbor());
+    TaskSpec { runtime: COMMAND_RUNTIME.to_owned(), payload, ..TaskSpec::default() }
+}
+
+/// A task that runs a line of shell.
+pub fn shell(line: &str) -> TaskSpec {
+    command(["sh", "-c", line])
+}
+
+pub fn input(name: &str, content: &str) -> File {
+    File { name: name.to_owned(), content: Content::Inline(content.as_bytes().to_vec()), executable: false }
+}
+
+/// An attempt as the driver sees it.
+pub struct Attempt {
+    pub handle: AttemptHandle,
+    pub sink: Arc<Sink>,
+    events: Receiver<Event>,
+    end: JoinHandle<AttemptEnd>,
+    pub seen: Seen,
+}
+
+/// What was heard so far.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub started: bool,
+    pub streams: BTreeMap<Channel, Vec<u8>>,
+    pub ended: Vec<Channel>,
+    pub taken: BTreeMap<Channel, u64>,
+    pub notes: Vec<String>,
+}
+
+impl Seen {
+    pub fn text(&self, channel: Channel) -> String {
+        String::from_utf8(self.streams.get(&channel).cloned().unwrap_or_default()).unwrap()
+    }
+
+    pub fn stdout(&self) -> String {
+        self.text(Channel::Stdout)
+    }
+}
+
+/// What an attempt left.
+#[derive(Debug)]
+pub struct Done {
+    pub end: AttemptEnd,
+    pub seen: Seen,
+}
+
+impl Done {
+    pub fn ended(&self) -> &Ended {
+        &self.end.ended
+    }
+
+    pub fn stdout(&self) -> String {
+        self.seen.stdout()
+    }
+
+    pub fn stderr(&self) -> String {
+        self.seen.text(Channel::Stderr)
+    }
+
+    pub fn failure(&self) -> &Failure {
+        match &self.end.ended {
+            Ended::Failed(failure) => failure,
+            other => panic!("expected a failure, got {other:?}; stderr: {}", self.stderr()),
+        }
+    }
+
+    /// The files that came back, by name, with their bytes.
+    pub fn outputs(&self) -> BTreeMap<&str, Vec<u8>> {
+        let content = |index: usize, file: &File| match &file.content {
+            Content::Inline(bytes) => bytes.clone(),
+            Content::Streamed(size) => {
+                let channel = Channel::Output(u16::try_from(index).unwrap());
+                let bytes = self.seen.streams.get(&channel).cloned().unwrap_or_default();
+                assert_eq!(bytes.len() as u64, *size, "{} is not complete", file.name);
+                assert!(self.seen.ended.contains(&channel) || *size == 0, "{} has no end", file.name);
+                bytes
+            }
+        };
+        let files = self.end.outputs.iter().enumerate();
+        files.map(|(index, file)| (file.name.as_str(), content(index, file))).collect()
+    }
+}
+
+impl Attempt {
+    /// Hears one thing.
+    async fn hear(&mut self) {
+        match soon("the attempt to say something", self.events.recv()).await.expect("the attempt said no more") {
+            Event::Piece(piece) => {
+                assert!(!self.seen.ended.contains(&piece.channel), "a piece after the end of {:?}", piece.channel);
+                if piece.end {
+                    self.seen.ended.push(piece.channel);
+                }
+                self.seen.streams.entry(piece.channel).or_default().extend(piece.bytes);
+            }
+            Event::Taken(channel, bytes) => *self.seen.taken.entry(channel).or_default() += bytes,
+            Event::Started => self.seen.started = true,
+            Event::Note(text) => self.seen.notes.push(text),
+        }
+    }
+
+    pub async fn until(&mut self, met: impl Fn(&Seen) -> bool) {
+        while !met(&self.seen) {
+            self.hear().await;
+        }
+    }
+
+    /// Waits until stdout has this text.
+    pub async fn says(&mut self, text: &str) {
+        self.until(|seen| seen.stdout().contains(text)).await;
+    }
+
+    pub fn send(&self, channel: Channel, bytes: &[u8], end: bool) {
+        self.handle.content(Piece { channel, bytes: bytes.to_vec(), end });
+    }
+
+    pub fn stop(&self, stop: Stop) {
+        self.handle.stop(stop);
+    }
+
+    /// Waits for the end, and hears what was said until then.
+    pub async fn end(mut self) -> Done {
+        let end = soon("the end of an attempt", &mut self.end).await;
+        while !self.events.is_empty() {
+            self.hear().await;
+        }
+        Done { end, seen: self.seen }
+    }
+
+    /// Drops the attempt's future in the middle, and waits until it is gone.
+    pub async fn abandon(self) {
+        soon("the drop of an attempt", self.end.cancel()).await;
+    }
+}
+
+#[derive(Debug)]
+enum Event {
+    Piece(Piece),
+    Taken(Channel, u64),
+    Started,
+    Note(String),
+}
+
+/// Takes everything at once, unless it is told to be slow.
+pub struct Sink {
+    events: Sender<Event>,
+    permits: Mutex<Option<Receiver<()>>>,
+}
+
+impl Sink {
+    /// From now on takes one piece for each message on the channel that comes back.
+    pub fn slow(&self) -> Sender<()> {
+        let (sender, receiver) = unbounded();
+        *self.permits.lock().unwrap() = Some(receiver);
+        sender
+    }
+}
+
+impl OutputSink for Sink {
+    fn write(&self, piece: Piece) -> BoxFuture<'_, Result<(), Gone>> {
+        async move {
+            let permits = self.permits.lock().unwrap().clone();
+            if let Some(permits) = permits {
+                // Without a sender there is no limit any more.
+                let _ = permits.recv().await;
+            }
+            self.events.try_send(Event::Piece(piece)).map_err(|_| Gone)
+        }
+        .boxed()
+    }
+
+    fn taken(&self, channel: Channel, bytes: u64) {
+        let _ = self.events.try_send(Event::Taken(channel, bytes));
+    }
+
+    fn started(&self) {
+        let _ = self.events.try_send(Event::Started);
+    }
+
+    fn note(&self, text: String) {
+        let _ = self.events.try_send(Event::Note(text));
+    }
+}
