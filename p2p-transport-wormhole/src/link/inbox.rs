@@ -88,3 +88,67 @@ impl Inbox {
 }
 
 const _: () = assert!(LARGE > 2 * WHOLE);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Feeds `stream` in pieces of at most `sizes`, and takes out what is whole.
+    fn records(stream: &[u8], begin: usize, sizes: &[usize]) -> Vec<Vec<u8>> {
+        let (rest, mut stream) = stream.split_at(begin.min(stream.len()));
+        let mut inbox = Inbox::new(rest);
+        let mut records = Vec::new();
+        let mut sizes = sizes.iter().cycle();
+        loop {
+            while let Some(message) = inbox.next() {
+                records.push(inbox.bytes(message).to_vec());
+            }
+            let space = inbox.space();
+            assert!(!space.is_empty());
+            let count = space.len().min(stream.len()).min(*sizes.next().unwrap_or(&1));
+            if count == 0 {
+                return records;
+            }
+            space[..count].copy_from_slice(&stream[..count]);
+            stream = &stream[count..];
+            inbox.filled(count);
+            assert!(inbox.buffer.len() <= LARGE);
+        }
+    }
+
+    fn stream(lengths: &[usize]) -> (Vec<Vec<u8>>, Vec<u8>) {
+        let records: Vec<Vec<u8>> = lengths.iter().zip(0..).map(|(length, nth)| vec![nth; *length]).collect();
+        let framed = |record: &Vec<u8>| [&u16::try_from(record.len()).unwrap().to_be_bytes()[..], record].concat();
+        let stream = records.iter().flat_map(framed).collect();
+        (records, stream)
+    }
+
+    proptest! {
+        #[test]
+        fn splits_do_not_matter(
+            lengths in proptest::collection::vec(prop_oneof![0..300_usize, 0..=RECORD_WIRE_BYTES], 0..12),
+            begin in 0..1000_usize,
+            sizes in proptest::collection::vec(1..300_000_usize, 1..8),
+        ) {
+            let (expected, stream) = stream(&lengths);
+            prop_assert_eq!(records(&stream, begin, &sizes), expected);
+        }
+
+        #[test]
+        fn anything_is_cut_somehow(bytes in proptest::collection::vec(any::<u8>(), 0..5000), size in 1..5000_usize) {
+            let total: usize = records(&bytes, 0, &[size]).iter().map(|record| LENGTH_BYTES + record.len()).sum();
+            prop_assert!(total <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn memory_is_given_back() {
+        let (expected, stream) = stream(&[RECORD_WIRE_BYTES; 10]);
+        assert_eq!(records(&stream, 0, &[1]), expected);
+        let mut inbox = Inbox::new(&stream);
+        while inbox.next().is_some() {}
+        inbox.shrink();
+        assert_eq!(inbox.buffer.len(), SMALL);
+    }
+}
