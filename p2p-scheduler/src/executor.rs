@@ -24,6 +24,12 @@ pub trait Executor: Send + Sync {
     /// not run anything of the task before [`AttemptIo::slot`] has let it through. It must end soon after [`Stop::Kill`], and when it is
     /// dropped it must leave no process and no file behind.
     fn attempt(&self, task: TaskSpec, io: AttemptIo) -> BoxFuture<'static, AttemptEnd>;
+
+    /// Runs an attempt that has its slot to its end. By default on async-std's executor, where nothing may block; an executor whose
+    /// attempts do has threads of its own.
+    fn spawn(&self, attempt: BoxFuture<'static, ()>) {
+        async_std::task::spawn(attempt);
+    }
 }
 
 /// How an attempt ended, and what it leaves to send.
@@ -97,7 +103,7 @@ pub struct ContentReader {
 }
 
 impl ContentReader {
-    /// The next piece; the sender is told that it was taken once the reader asks for the one after it. Cancel-safe.
+    /// The next piece. The reader says with [`ContentReader::taken`] when more may come. Cancel-safe.
     ///
     /// # Errors
     /// [`Gone`] when nothing more can come: the client or the link is gone.

@@ -1,0 +1,507 @@
+//! The worker's driver, and the embedding API for who has slots.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_std::channel::{Receiver, Sender, bounded};
+use event_listener::Event;
+use futures::FutureExt as _;
+use futures::future::{AbortHandle, BoxFuture};
+
+use p2p_proto::board::{Board, BoardEvent};
+use p2p_proto::error::ProtoError;
+use p2p_proto::ids::{AttemptId, Role};
+use p2p_proto::limits;
+use p2p_proto::link::item::{Channel, Data, Finished, Note, Submit, Taken};
+use p2p_proto::link::{ConnectPlan, LinkError, LinkTransport, ToClient, ToWorker};
+use p2p_proto::task::{Content, Ended, Failure, FailureKind};
+
+use super::client::spawn;
+use super::{Clock, LinkEntry, LinkQueue, Member, REPORTS, Timer, TrustStore, entropy, lock};
+use crate::LinkId;
+use crate::executor::{AttemptEnd, AttemptHandle, Executor, Gone, OutputSink, Piece, Stop};
+use crate::flow::{ReceiveWindow, SendWindow};
+use crate::machine::worker::{WorkerInput, WorkerMachine, WorkerOffer, WorkerOutput, WorkerReport};
+
+/// How long a worker that leaves waits for links and board to take their last lines.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// A worker of a cluster: runs tasks of its members with an executor. Dropping it abandons whatever runs.
+pub struct Worker {
+    inner: Arc<WorkerInner>,
+    reports: Receiver<WorkerReport>,
+    background: [AbortHandle; 2],
+}
+
+impl Worker {
+    /// Joins `member`'s cluster over `board`, with links by `transport`, and offers what `offer` says; what it says of runtimes is
+    /// replaced by what `executor` has.
+    ///
+    /// # Errors
+    /// When the system has no randomness.
+    pub fn join(
+        member: &Member,
+        mut offer: WorkerOffer,
+        executor: Arc<dyn Executor>,
+        board: Arc<dyn Board>,
+        transport: Arc<dyn LinkTransport>,
+        store: Arc<dyn TrustStore>,
+    ) -> std::io::Result<Self> {
+        offer.offer.runtimes = executor.runtimes();
+        offer.offer.slots = offer.offer.slots.clamp(1, limits::SLOTS);
+        offer.offer.check().map_err(std::io::Error::other)?;
+        let clock = Clock::start();
+        let (host, membership) = store.load(&member.cluster);
+        let me = member.me(Role::Worker).map_err(std::io::Error::other)?;
+        let seed = entropy().map_err(std::io::Error::other)?;
+        let (reports, read_reports) = bounded(REPORTS);
+        let inner = Arc::new(WorkerInner {
+            core: Mutex::new(Core {
+                machine: WorkerMachine::new(me, offer, clock.now(), host, membership, seed),
+                links: HashMap::new(),
+                attempts: HashMap::new(),
+            }),
+            member: member.clone(),
+            clock,
+            timer: Timer::new(),
+            board,
+            transport,
+            executor,
+            store,
+            reports,
+            drained: AtomicBool::new(false),
+            ended: Event::new(),
+        });
+        let background = [spawn(Arc::clone(&inner).follow_board()), spawn(Arc::clone(&inner).follow_timer())];
+        Ok(Self { inner, reports: read_reports, background })
+    }
+
+    /// The next report for its owner. Reports that nobody reads in time are dropped. Cancel-safe.
+    pub async fn report(&self) -> Option<WorkerReport> {
+        self.reports.recv().await.ok()
+    }
+
+    /// Takes no more tasks; what runs is finished. [`Worker::left`] tells when.
+    pub fn drain(&self) {
+        self.inner.drive(WorkerInput::Drain);
+    }
+
+    /// Kills what runs, and leaves. [`Worker::left`] tells when.
+    pub fn stop(&self) {
+        self.inner.drive(WorkerInput::Stop);
+    }
+
+    /// Waits until a drain or stop is complete and the last lines are on their way. Cancel-safe.
+    pub async fn left(&self) {
+        let inner = &self.inner;
+        while !inner.drained.load(Ordering::Acquire) {
+            let ended = inner.ended.listen();
+            if !inner.drained.load(Ordering::Acquire) {
+                ended.await;
+            }
+        }
+        let links_end = async {
+            loop {
+                let ended = inner.ended.listen();
+                if lock(&inner.core).links.is_empty() {
+                    break;
+                }
+                ended.await;
+            }
+            inner.board.close().await;
+        };
+        // What did not leave in time is lost; the other side notices the end of the connection.
+        let _ = async_std::future::timeout(CLOSE_WITHIN, links_end).await;
+    }
+
+    /// Slots that run something, and attempts that wait.
+    pub fn load(&self) -> (u32, u32) {
+        lock(&self.inner.core).machine.load()
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Worker({})", self.inner.member.cluster)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        for task in &self.background {
+            task.abort();
+        }
+        let mut core = lock(&self.inner.core);
+        for attempt in core.attempts.values() {
+            attempt.handle.stop(Stop::Kill);
+            attempt.sink.abandon();
+        }
+        for entry in core.links.values_mut() {
+            if let Some(abort) = entry.abort.take() {
+                abort.abort();
+            }
+            entry.queue.kill();
+        }
+    }
+}
+
+struct WorkerInner {
+    core: Mutex<Core>,
+    member: Member,
+    clock: Clock,
+    timer: Timer,
+    board: Arc<dyn Board>,
+    transport: Arc<dyn LinkTransport>,
+    executor: Arc<dyn Executor>,
+    store: Arc<dyn TrustStore>,
+    reports: Sender<WorkerReport>,
+    drained: AtomicBool,
+    /// A link has ended, or everything.
+    ended: Event,
+}
+
+struct Core {
+    machine: WorkerMachine,
+    links: HashMap<LinkId, LinkEntry<ToClient>>,
+    attempts: HashMap<(LinkId, AttemptId), Attempt>,
+}
+
+struct Attempt {
+    handle: AttemptHandle,
+    sink: Arc<Sink>,
+    receive: HashMap<Channel, ReceiveWindow>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Nothing streams in, so nothing is to be done before it has its slot.
+    Waiting(BoxFuture<'static, AttemptEnd>),
+    /// Content streams in while it waits.
+    Staging(AbortHandle),
+    Running,
+}
+
+impl WorkerInner {
+    fn drive(self: &Arc<Self>, input: WorkerInput) {
+        self.drive_locked(&mut lock(&self.core), input);
+    }
+
+    fn drive_locked(self: &Arc<Self>, core: &mut Core, input: WorkerInput) {
+        let mut outbox = Vec::new();
+        core.machine.handle(self.clock.now(), input, &mut outbox);
+        for output in outbox {
+            self.perform(core, output);
+        }
+        self.timer.set(core.machine.wake_at());
+    }
+
+    fn perform(self: &Arc<Self>, core: &mut Core, output: WorkerOutput) {
+        match output {
+            WorkerOutput::Publish(line) => {
+                if let Err(fault) = self.board.publish(line) {
+                    // Lines are repeated until they are answered.
+                    log::debug!("a board line was dropped: {fault}");
+                }
+            }
+            WorkerOutput::Prepare(link) => self.prepare(core, link),
+            WorkerOutput::Connect(link, plan) => self.connect(core, link, *plan),
+            WorkerOutput::Close(link) => {
+                if let Some(entry) = core.links.get(&link) {
+                    entry.queue.close();
+                    if entry.pending.is_some() {
+                        core.links.remove(&link);
+                    }
+                }
+            }
+            WorkerOutput::Send(link, item) => {
+                if let Some(entry) = core.links.get(&link) {
+                    entry.queue.push(item);
+                }
+            }
+            WorkerOutput::Stage(link, submit) => self.stage(core, link, *submit),
+            WorkerOutput::Run(link, attempt) => self.run(core, link, attempt),
+            WorkerOutput::Interrupt(link, attempt) => {
+                if let Some(entry) = core.attempts.get(&(link, attempt)) {
+                    entry.handle.stop(Stop::Interrupt);
+                }
+            }
+            WorkerOutput::Kill(link, attempt) => {
+                let Some(entry) = core.attempts.get(&(link, attempt)) else { return };
+                entry.handle.stop(Stop::Kill);
+                entry.sink.abandon();
+                match &entry.stage {
+                    Stage::Running => return,
+                    Stage::Staging(abort) => abort.abort(),
+                    Stage::Waiting(_) => {}
+                }
+                core.attempts.remove(&(link, attempt));
+            }
+            WorkerOutput::Save { host, membership } => self.store.save(&self.member.cluster, host, &membership),
+            WorkerOutput::Report(report) => {
+                // Full: nobody reads, and reports are for people.
+                let _ = self.reports.try_send(report);
+            }
+            WorkerOutput::Drained => {
+                self.drained.store(true, Ordering::Release);
+                self.ended.notify(usize::MAX);
+            }
+        }
+    }
+
+    fn stage(self: &Arc<Self>, core: &mut Core, link: LinkId, submit: Submit) {
+        let Some(entry) = core.links.get(&link) else { return };
+        let attempt = submit.attempt;
+        let sink = Arc::new(Sink {
+            attempt,
+            queue: Arc::clone(&entry.queue),
+            inner: Arc::downgrade(self),
+            link,
+            windows: Mutex::default(),
+            moved: Event::new(),
+            gone: AtomicBool::new(false),
+        });
+        let streams = streams_in(&submit);
+        let (handle, io) = AttemptHandle::pair(Arc::clone(&sink) as Arc<dyn OutputSink>);
+        let future = self.executor.attempt(submit.task, io);
+        let stage = if streams {
+            let (inner, sink) = (Arc::clone(self), Arc::clone(&sink));
+            Stage::Staging(spawn(async move { inner.finish(link, &sink, future).await }))
+        } else {
+            Stage::Waiting(future)
+        };
+        core.attempts.insert((link, attempt), Attempt { handle, sink, receive: HashMap::new(), stage });
+    }
+
+    fn run(self: &Arc<Self>, core: &mut Core, link: LinkId, attempt: AttemptId) {
+        let Some(entry) = core.attempts.get_mut(&(link, attempt)) else { return };
+        entry.handle.open_slot();
+        if let Stage::Waiting(future) = std::mem::replace(&mut entry.stage, Stage::Running) {
+            let (inner, sink) = (Arc::clone(self), Arc::clone(&entry.sink));
+            self.executor.spawn(async move { inner.finish(link, &sink, future).await }.boxed());
+        }
+    }
+
+    /// Sees an attempt through to its end, and tells the machine.
+    async fn finish(self: Arc<Self>, link: LinkId, sink: &Sink, attempt: BoxFuture<'static, AttemptEnd>) {
+        let ended = std::panic::AssertUnwindSafe(attempt).catch_unwind().await;
+        let mut end = ended.unwrap_or_else(|_| {
+            let message = "the worker's program has a fault: its executor panicked; its log says more";
+            AttemptEnd::new(Ended::Failed(Failure::new(FailureKind::Worker, message)))
+        });
+        let value = if end.value.len() <= limits::PAYLOAD_BYTES {
+            Content::Inline(std::mem::take(&mut end.value))
+        } else if end.value.len() as u64 > limits::FILE_BYTES {
+            let message = format!(
+                "the function returned {} bytes; up to {} MiB can travel: return less, or write a file",
+                end.value.len(),
+                limits::FILE_BYTES / (1024 * 1024)
+            );
+            end.ended = Ended::Failed(Failure::new(FailureKind::TooLarge, message));
+            Content::default()
+        } else {
+            let size = end.value.len() as u64;
+            // Gone: the end is told to the machine alone.
+            let _ = sink.write_all(Channel::Value, &end.value).await;
+            Content::Streamed(size)
+        };
+        let finished = Finished {
+            attempt: sink.attempt,
+            ended: end.ended,
+            value,
+            outputs: end.outputs,
+            ran_us: u64::try_from(end.ran.as_micros()).unwrap_or(u64::MAX),
+        };
+        let mut core = lock(&self.core);
+        core.attempts.remove(&(link, finished.attempt));
+        self.drive_locked(&mut core, WorkerInput::Ended { link, finished });
+    }
+
+    fn prepare(self: &Arc<Self>, core: &mut Core, link: LinkId) {
+        let queue = Arc::new(LinkQueue::new());
+        let inner = Arc::clone(self);
+        let abort = spawn(async move {
+            let (pending, hints) = match inner.transport.prepare().await {
+                Ok(pending) => {
+                    let hints = pending.hints();
+                    (Some(pending), Ok(hints))
+                }
+                Err(error) => (None, Err(error)),
+            };
+            let mut core = lock(&inner.core);
+            if let Some(entry) = core.links.get_mut(&link) {
+                entry.pending = pending;
+                entry.abort = None;
+            }
+            inner.drive_locked(&mut core, WorkerInput::Prepared { link, hints });
+        });
+        core.links.insert(link, LinkEntry { queue, pending: None, abort: Some(abort) });
+    }
+
+    fn connect(self: &Arc<Self>, core: &mut Core, link: LinkId, plan: ConnectPlan) {
+        let Some(entry) = core.links.get_mut(&link) else { return };
+        let Some(pending) = entry.pending.take() else { return };
+        let queue = Arc::clone(&entry.queue);
+        let inner = Arc::clone(self);
+        entry.abort = Some(spawn(async move {
+            let error = match pending.connect(plan).await {
+                Ok(connected) => {
+                    inner.drive(WorkerInput::LinkUp { link, path: connected.path.clone() });
+                    queue.run(connected, |items| inner.on_items(link, items)).await
+                }
+                Err(error) => error,
+            };
+            inner.on_link_end(link, error);
+        }));
+    }
+
+    fn on_link_end(self: &Arc<Self>, link: LinkId, error: LinkError) {
+        let mut core = lock(&self.core);
+        core.links.remove(&link);
+        self.drive_locked(&mut core, WorkerInput::LinkDown { link, error });
+        drop(core);
+        self.ended.notify(usize::MAX);
+    }
+
+    /// Data and acknowledgements go to their attempt, the rest to the machine; in order, so that data follows its `Submit`.
+    fn on_items(self: &Arc<Self>, link: LinkId, items: Vec<ToWorker>) -> Result<(), ProtoError> {
+        let mut core = lock(&self.core);
+        let mut control = Vec::with_capacity(items.len());
+        for item in items {
+            match item {
+                ToWorker::Data(data) => {
+                    if !control.is_empty() {
+                        let items = std::mem::take(&mut control);
+                        self.drive_locked(&mut core, WorkerInput::Items { link, items });
+                    }
+                    on_data(&mut core, link, data)?;
+                }
+                ToWorker::Taken(taken) => {
+                    if let Some(attempt) = core.attempts.get(&(link, taken.attempt)) {
+                        attempt.sink.on_taken(taken);
+                    }
+                }
+                item => control.push(item),
+            }
+        }
+        if !control.is_empty() {
+            self.drive_locked(&mut core, WorkerInput::Items { link, items: control });
+        }
+        Ok(())
+    }
+
+    async fn follow_board(self: Arc<Self>) {
+        loop {
+            let event = self.board.next().await;
+            let last = matches!(event, BoardEvent::Failed(_));
+            self.drive(WorkerInput::Board(event));
+            if last {
+                return;
+            }
+        }
+    }
+
+    async fn follow_timer(self: Arc<Self>) {
+        loop {
+            self.timer.tick(&self.clock).await;
+            self.drive(WorkerInput::Tick);
+        }
+    }
+}
+
+fn on_data(core: &mut Core, link: LinkId, data: Data) -> Result<(), ProtoError> {
+    // One that ended already wants no more of its input.
+    let Some(attempt) = core.attempts.get_mut(&(link, data.attempt)) else { return Ok(()) };
+    if attempt.receive.len() > limits::FILES + 8 {
+        return Err(ProtoError::Misuse("a client opened too many streams for one attempt"));
+    }
+    attempt.receive.entry(data.channel).or_default().on_received(data.bytes.len())?;
+    attempt.handle.content(Piece { channel: data.channel, bytes: data.bytes, end: data.end });
+    Ok(())
+}
+
+fn streams_in(submit: &Submit) -> bool {
+    let task = &submit.task;
+    let streamed = |content: &Content| matches!(content, Content::Streamed(_));
+    streamed(&task.payload) || task.inputs.iter().any(|file| streamed(&file.content))
+}
+
+/// Where an attempt's output goes: its link's queue, as far as windows allow.
+struct Sink {
+    attempt: AttemptId,
+    queue: Arc<LinkQueue<ToClient>>,
+    inner: std::sync::Weak<WorkerInner>,
+    link: LinkId,
+    windows: Mutex<HashMap<Channel, SendWindow>>,
+    moved: Event,
+    gone: AtomicBool,
+}
+
+impl Sink {
+    fn on_taken(&self, taken: Taken) {
+        if let Some(window) = lock(&self.windows).get_mut(&taken.channel) {
+            window.on_taken(taken.bytes);
+        }
+        self.moved.notify(usize::MAX);
+    }
+
+    /// Nobody reads any more.
+    fn abandon(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.moved.notify(usize::MAX);
+    }
+
+    async fn write_all(&self, channel: Channel, bytes: &[u8]) -> Result<(), Gone> {
+        let mut pieces = bytes.chunks(limits::CHUNK_BYTES).peekable();
+        while let Some(piece) = pieces.next() {
+            self.send(Piece { channel, bytes: piece.to_vec(), end: pieces.peek().is_none() }).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, piece: Piece) -> Result<(), Gone> {
+        loop {
+            let moved = self.moved.listen();
+            if self.gone.load(Ordering::Acquire) {
+                return Err(Gone);
+            }
+            {
+                let mut windows = lock(&self.windows);
+                let window = windows.entry(piece.channel).or_default();
+                if window.room() >= piece.bytes.len() as u64 {
+                    window.on_sent(piece.bytes.len());
+                    break;
+                }
+            }
+            moved.await;
+        }
+        let Piece { channel, bytes, end } = piece;
+        self.queue.push_bulk(ToClient::Data(Data { attempt: self.attempt, channel, end, bytes })).await
+    }
+}
+
+impl OutputSink for Sink {
+    fn write(&self, piece: Piece) -> BoxFuture<'_, Result<(), Gone>> {
+        self.send(piece).boxed()
+    }
+
+    fn taken(&self, channel: Channel, bytes: u64) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        let mut core = lock(&inner.core);
+        let Some(attempt) = core.attempts.get_mut(&(self.link, self.attempt)) else { return };
+        if let Some(bytes) = attempt.receive.get_mut(&channel).and_then(|window| window.on_taken(bytes)) {
+            self.queue.push(ToClient::Taken(Taken { attempt: self.attempt, channel, bytes }));
+        }
+    }
+
+    fn started(&self) {
+        self.queue.push(ToClient::Started(self.attempt));
+    }
+
+    fn note(&self, mut text: String) {
+        text.truncate(text.floor_char_boundary(limits::NOTE_BYTES));
+        self.queue.push(ToClient::Note(Note { attempt: self.attempt, text }));
+    }
+}

@@ -1,0 +1,326 @@
+//! Calls to workers: from a hello in the directory to a link (L-01).
+//!
+//! No message 1 leaves before the callee's credentials have verified. The `connect` is sent again byte for byte; a forged `ready` spoils
+//! nothing, because the handshake can be made anew from the same entropy.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use p2p_proto::board::message::{Connect, Ready, Refuse, RefuseReason};
+use p2p_proto::board::{Line, Message};
+use p2p_proto::ids::{ProcessKey, Role, SetupId};
+use p2p_proto::limits;
+use p2p_proto::link::handshake::{Calling, Parties, Session};
+use p2p_proto::link::setup::{Answer, Call};
+use p2p_proto::link::{ConnectPlan, Hints, LinkError};
+
+use super::{BoardState, ClientMachine, ClientOutput, ClientReport};
+use crate::LinkId;
+use crate::machine::directory::Present;
+use crate::machine::speaker::Speaker;
+use crate::machine::{Now, earliest};
+
+/// After a failed call or a broken link, the same worker is called again after this long, doubled each time.
+const CALL_AGAIN: Duration = Duration::from_secs(1);
+/// The longest time between two calls of one worker.
+const CALL_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// Answers that one call may get which do not verify, before they are ignored unseen: each costs curve arithmetic.
+const FORGED_ANSWERS: u32 = 8;
+
+/// Calls under way, and workers that failed lately.
+#[derive(Debug)]
+pub(super) struct Calls {
+    under_way: BTreeMap<LinkId, UnderWay>,
+    failures: HashMap<ProcessKey, Failures>,
+    next_setup: u64,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    worker: Present,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Expects this side's own hints.
+    Preparing,
+    /// `connect` was sent; expects `ready`.
+    Calling(Box<Asked>),
+    /// Expects the connection.
+    Connecting,
+}
+
+#[derive(Debug)]
+struct Asked {
+    setup: SetupId,
+    parties: Parties,
+    payload: Vec<u8>,
+    entropy: [u8; 32],
+    line: Line,
+    since: Duration,
+    resent: usize,
+    forged: u32,
+}
+
+#[derive(Debug)]
+struct Failures {
+    /// Not before then; `None` once that moment has passed.
+    next_at: Option<Duration>,
+    pause: Duration,
+}
+
+impl Calls {
+    pub(super) fn new(first_setup: u64) -> Self {
+        Self { under_way: BTreeMap::new(), failures: HashMap::new(), next_setup: first_setup }
+    }
+
+    pub(super) fn on_linked(&mut self, link: LinkId) -> Option<Present> {
+        let call = self.under_way.remove(&link)?;
+        self.failures.remove(&call.worker.verified.keys.process);
+        Some(call.worker)
+    }
+
+    pub(super) fn on_failed(&mut self, now: Now, link: LinkId) -> Option<Present> {
+        let call = self.under_way.remove(&link)?;
+        self.on_broken(now, call.worker.verified.keys.process);
+        Some(call.worker)
+    }
+
+    /// A call or link to this worker failed: the next one waits.
+    pub(super) fn on_broken(&mut self, now: Now, process: ProcessKey) {
+        let failures = self.failures.entry(process).or_insert(Failures { next_at: None, pause: CALL_AGAIN });
+        failures.next_at = Some(now.at + failures.pause);
+        failures.pause = (failures.pause * 2).min(CALL_AGAIN_MAX);
+        if self.failures.len() > limits::DIRECTORY_PEERS {
+            self.failures.retain(|_, failures| failures.next_at.is_some());
+        }
+    }
+
+    pub(super) fn forget_failures(&mut self, process: ProcessKey) {
+        self.failures.remove(&process);
+    }
+
+    pub(super) fn ids(&self) -> Vec<LinkId> {
+        self.under_way.keys().copied().collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.under_way.len()
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &Present> {
+        self.under_way.values().map(|call| &call.worker)
+    }
+
+    fn is_calling(&self, process: ProcessKey) -> bool {
+        self.under_way.values().any(|call| call.worker.verified.keys.process == process)
+    }
+
+    fn may_call(&self, now: Now, process: ProcessKey) -> bool {
+        !self.is_calling(process)
+            && self.failures.get(&process).is_none_or(|failures| failures.next_at.is_none_or(|at| at <= now.at))
+    }
+
+    /// Sends again what is due.
+    pub(super) fn on_tick(&mut self, now: Now, speaker: &mut Speaker, lines: &mut Vec<Line>) {
+        for call in self.under_way.values_mut() {
+            let Stage::Calling(asked) = &mut call.stage else { continue };
+            while asked.next_resend().is_some_and(|at| at <= now.at) {
+                asked.resent += 1;
+                speaker.say_line(now, asked.line.clone(), lines);
+            }
+        }
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Duration> {
+        let resend = self.under_way.values().filter_map(|call| match &call.stage {
+            Stage::Calling(asked) => asked.next_resend().or(Some(asked.deadline())),
+            _ => None,
+        });
+        let retry = self.failures.values().filter_map(|failures| failures.next_at);
+        earliest([resend.min(), retry.min()])
+    }
+}
+
+impl Asked {
+    fn next_resend(&self) -> Option<Duration> {
+        limits::CONNECT_RESENDS.get(self.resent).map(|after| self.since + *after)
+    }
+
+    fn deadline(&self) -> Duration {
+        self.since + limits::SETUP_TIMEOUT / 2
+    }
+}
+
+impl ClientMachine {
+    /// Calls workers until the slots suffice for the tasks, at most [`limits::CLIENT_LINKS`] (B-03).
+    pub(super) fn call_workers(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
+        self.give_up_calls(now, out);
+        for failures in self.calls.failures.values_mut() {
+            failures.next_at = failures.next_at.filter(|at| *at > now.at);
+        }
+        let needed = self.slots_needed();
+        let calling: u32 = self.calls.names().filter_map(|call| call.offer.as_ref()).map(|offer| offer.slots).sum();
+        let mut slots = self.workers.slots().saturating_add(calling);
+        if self.board != BoardState::Up || needed == 0 || slots >= needed {
+            return;
+        }
+        let waiting = self.tasks.waiting_needs();
+        let useful = |present: &Present| {
+            self.surveying
+                || present.offer.as_ref().is_some_and(|offer| {
+                    waiting.iter().any(|needs| offer.runtimes.contains(&needs.runtime) && offer.slots >= needs.cpus)
+                })
+        };
+        let mut candidates: Vec<Present> = self
+            .directory
+            .present(now)
+            .filter(|(process, present)| {
+                useful(present) && self.calls.may_call(now, **process) && self.workers.of_process(**process).is_none()
+            })
+            .map(|(_, present)| present.clone())
+            .collect();
+        // Those who said that they have room first; among equals, any order that is the same in every run.
+        candidates.sort_by_key(|present| {
+            (std::cmp::Reverse(present.offer.as_ref().map_or(0, |offer| offer.free)), present.verified.keys)
+        });
+        for worker in candidates {
+            if slots >= needed || self.workers.len() + self.calls.len() >= limits::CLIENT_LINKS {
+                break;
+            }
+            slots = slots.saturating_add(worker.offer.as_ref().map_or(0, |offer| offer.slots));
+            let link = self.new_link_id();
+            self.calls.under_way.insert(link, UnderWay { worker, stage: Stage::Preparing });
+            out.push(ClientOutput::Prepare(link));
+        }
+    }
+
+    pub(super) fn on_prepared(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        hints: Result<Hints, LinkError>,
+        out: &mut Vec<ClientOutput>,
+    ) {
+        let hints = match hints {
+            Ok(hints) => hints,
+            Err(error) => {
+                out.push(ClientOutput::Close(link));
+                return self.on_link_down(now, link, error, out);
+            }
+        };
+        let entropy = self.entropy();
+        let Some(credentials) = self.admission.credentials(&self.me, now).cloned() else {
+            out.push(ClientOutput::Close(link));
+            let error = LinkError::Misuse("this process is no member any more".to_owned());
+            return self.on_link_down(now, link, error, out);
+        };
+        let Some(call) = self.calls.under_way.get_mut(&link) else {
+            out.push(ClientOutput::Close(link));
+            return;
+        };
+        let callee = call.worker.verified.keys;
+        let parties = Parties { cluster: self.me.cluster.clone(), caller: self.me.keys(), callee };
+        let payload = Call { credentials, epoch: 0, hints }.to_cbor();
+        let started = Calling::start(&parties, &self.me.secret, &payload, entropy);
+        let noise = match started {
+            Ok((_, noise)) => noise,
+            Err(fault) => {
+                out.push(ClientOutput::Close(link));
+                return self.on_link_down(now, link, LinkError::Misuse(fault.to_string()), out);
+            }
+        };
+        self.calls.next_setup += 1;
+        let setup = SetupId(self.calls.next_setup);
+        let connect = Connect { caller: parties.caller, callee, setup, version: p2p_proto::VERSION, noise };
+        let line = self.speaker.line(now, Message::Connect(connect));
+        let asked = Asked { setup, parties, payload, entropy, line: line.clone(), since: now.at, resent: 0, forged: 0 };
+        call.stage = Stage::Calling(Box::new(asked));
+        let mut lines = Vec::new();
+        self.speaker.say_line(now, line, &mut lines);
+        out.extend(lines.into_iter().map(ClientOutput::Publish));
+    }
+
+    pub(super) fn on_ready(&mut self, ready: Ready, out: &mut Vec<ClientOutput>) {
+        if ready.caller != self.process() {
+            return;
+        }
+        let Some((link, asked)) = self.asked(ready.callee, ready.setup) else { return };
+        if asked.forged >= FORGED_ANSWERS {
+            return;
+        }
+        asked.forged += 1;
+        let (parties, payload, entropy) = (asked.parties.clone(), asked.payload.clone(), asked.entropy);
+        let finished = Calling::start(&parties, &self.me.secret, &payload, entropy)
+            .and_then(|(calling, _)| calling.finish(&ready.noise))
+            .and_then(|(session, answer)| Ok((session, Answer::from_cbor(&answer)?)));
+        // Whoever sent it, it is no answer to this call: the right one may still come.
+        let Ok((session, answer)) = finished else { return };
+        self.connect(link, session, answer, out);
+    }
+
+    fn connect(&mut self, link: LinkId, session: Session, answer: Answer, out: &mut Vec<ClientOutput>) {
+        if let Some(call) = self.calls.under_way.get_mut(&link) {
+            call.stage = Stage::Connecting;
+        }
+        let plan = ConnectPlan { role: Role::Client, transit_key: answer.transit_key, theirs: answer.hints, session };
+        out.push(ClientOutput::Connect(link, Box::new(plan)));
+    }
+
+    pub(super) fn on_refuse(&mut self, now: Now, refuse: &Refuse, out: &mut Vec<ClientOutput>) {
+        if refuse.caller != self.process() {
+            return;
+        }
+        let Some((link, _)) = self.asked(refuse.callee, refuse.setup) else { return };
+        let Some(worker) = self.calls.on_failed(now, link) else { return };
+        out.push(ClientOutput::Close(link));
+        let why = words(refuse);
+        out.push(ClientOutput::Report(ClientReport::CallFailed { worker: worker.name, why }));
+    }
+
+    /// The call that expects an answer from `callee` to `setup`.
+    fn asked(&mut self, callee: ProcessKey, setup: SetupId) -> Option<(LinkId, &mut Asked)> {
+        self.calls.under_way.iter_mut().find_map(|(link, call)| match &mut call.stage {
+            Stage::Calling(asked) if asked.setup == setup && asked.parties.callee.process == callee => {
+                Some((*link, asked.as_mut()))
+            }
+            _ => None,
+        })
+    }
+
+    /// Nobody answered: the worker is gone, or the board lost every line.
+    fn give_up_calls(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
+        let silent: Vec<LinkId> = self
+            .calls
+            .under_way
+            .iter()
+            .filter(|(_, call)| matches!(&call.stage, Stage::Calling(asked) if asked.deadline() <= now.at))
+            .map(|(link, _)| *link)
+            .collect();
+        for link in silent {
+            let Some(worker) = self.calls.on_failed(now, link) else { continue };
+            self.directory.remove(worker.verified.keys.process);
+            out.push(ClientOutput::Close(link));
+            let why = "it did not answer; it may have left without a word".to_owned();
+            out.push(ClientOutput::Report(ClientReport::CallFailed { worker: worker.name, why }));
+        }
+    }
+}
+
+fn words(refuse: &Refuse) -> String {
+    let what = match refuse.why {
+        RefuseReason::Version => {
+            return format!("it refused: {}", p2p_proto::error::ProtoError::Version { theirs: refuse.version });
+        }
+        RefuseReason::Untrusted => {
+            "the host's signature for this machine does not hold there; ask the host whether she has a new key"
+        }
+        RefuseReason::Handshake => "the handshake did not verify there; it may have restarted",
+        RefuseReason::NotAllowed => "its owner serves only some users (--allow); ask to be one of them",
+        RefuseReason::Busy => "it has too many links; it will be asked again",
+        RefuseReason::Draining => "it is leaving",
+        RefuseReason::Other => "it gave a reason that this version does not know",
+    };
+    format!("it refused: {what}")
+}

@@ -1,0 +1,687 @@
+//! The client: holds tasks, links to workers, and decides which worker gets which task (S-01 to S-04, S-06).
+//!
+//! A task waits in the queue of its needs until a worker that fits has granted a credit; workers with a free slot come first, then
+//! those that queue. Each submitted task ends in exactly one [`Outcome`] (I-01).
+
+mod calls;
+mod status;
+mod tasks;
+mod workers;
+
+use std::time::Duration;
+
+use p2p_proto::board::message::{Hello, Seek};
+use p2p_proto::board::{BoardError, BoardEvent, Envelope, Line, Message};
+use p2p_proto::ids::{AttemptId, MachineKey, PeerName, ProcessKey, TaskId};
+use p2p_proto::link::item::{Finished, Open, Returned, Submit, Want};
+use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, ToClient, ToWorker};
+use p2p_proto::task::{Ended, ReturnReason, TaskSpec};
+use p2p_proto::trust::Membership;
+use p2p_proto::{VERSION, limits};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
+
+use self::calls::Calls;
+pub use self::status::{Status, Waiting, WorkerStatus};
+use self::tasks::{Lost, Place, Tasks};
+use self::workers::Workers;
+use super::admission::{Admission, AdmissionEvent};
+use super::directory::Directory;
+use super::speaker::Speaker;
+use super::{Me, Now, earliest};
+use crate::LinkId;
+
+/// The first search is repeated after this long while tasks wait, doubled each time up to [`SEEK_AGAIN_MAX`].
+const SEEK_AGAIN: Duration = Duration::from_secs(1);
+/// The longest time between two searches.
+const SEEK_AGAIN_MAX: Duration = Duration::from_secs(30);
+/// Between two pings of one link: they measure the round trip.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// A host who was not heard for this long is away.
+const HOST_AWAY: Duration = Duration::from_secs(90);
+
+/// What reaches the client machine.
+#[derive(Debug)]
+pub enum ClientInput {
+    /// Something happened on the board.
+    Board(BoardEvent),
+    /// The answer to [`ClientOutput::Prepare`].
+    Prepared {
+        /// Which set-up.
+        link: LinkId,
+        /// This side's hints.
+        hints: Result<Hints, LinkError>,
+    },
+    /// The answer to [`ClientOutput::Connect`]: the link is there.
+    LinkUp {
+        /// Which.
+        link: LinkId,
+        /// Which way it goes.
+        path: LinkPath,
+    },
+    /// A set-up failed, or a link ended.
+    LinkDown {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        error: LinkError,
+    },
+    /// Items of one record; `Data` and `Taken` go past the machine.
+    Items {
+        /// From which link.
+        link: LinkId,
+        /// In order.
+        items: Vec<ToClient>,
+    },
+    /// New tasks, under ids that were never used before.
+    Submit(Vec<(TaskId, TaskSpec)>),
+    /// End this task.
+    Cancel(TaskId),
+    /// Link to every worker there is, to learn about it.
+    Survey,
+    /// The moment of `wake_at`.
+    Tick,
+    /// Leave: cancel everything and close.
+    Leave,
+}
+
+/// What the client machine wants done.
+#[derive(Debug)]
+pub enum ClientOutput {
+    /// Say this on the board.
+    Publish(Line),
+    /// Start a set-up with the transport.
+    Prepare(LinkId),
+    /// Connect it.
+    Connect(LinkId, Box<ConnectPlan>),
+    /// End a link or set-up in order; no `LinkDown` is expected for it.
+    Close(LinkId),
+    /// Send this to a worker.
+    Send(LinkId, ToWorker),
+    /// The task's attempt was sent: its streamed content may follow, and its data will come.
+    Attempt {
+        /// Which task.
+        task: TaskId,
+        /// By which link.
+        link: LinkId,
+        /// Under which id.
+        attempt: AttemptId,
+        /// To which worker.
+        worker: PeerName,
+    },
+    /// The attempt is over without an outcome: forget what it sent. Another one follows.
+    Withdraw {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: AttemptId,
+    },
+    /// The task runs.
+    Started {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: AttemptId,
+    },
+    /// Something for a person.
+    Note {
+        /// Which task.
+        task: TaskId,
+        /// The words.
+        text: String,
+    },
+    /// The task's one outcome.
+    Outcome(TaskId, Outcome),
+    /// Keep these for the next start.
+    Save {
+        /// The host's key.
+        host: MachineKey,
+        /// Her word.
+        membership: Membership,
+    },
+    /// Tell a person.
+    Report(ClientReport),
+}
+
+/// How a task ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A worker ran it, or tried to.
+    Finished {
+        /// On which worker.
+        worker: PeerName,
+        /// How it ended there, with value and files.
+        finished: Finished,
+    },
+    /// It was cancelled before any worker ended it.
+    Cancelled,
+    /// The connection to its worker was lost while it may have run, and it is not to be run again.
+    Lost {
+        /// The last worker.
+        worker: PeerName,
+        /// How that link ended.
+        error: LinkError,
+        /// Times that it was lost, this one included.
+        losses: u32,
+    },
+}
+
+/// What a client's user is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientReport {
+    /// The board is up.
+    BoardUp,
+    /// The board is away; it is tried again. Links go on.
+    BoardDown {
+        /// Why.
+        reason: String,
+        /// After how long.
+        retry_in: Duration,
+    },
+    /// The board did not let us in: not on the list, host away, or a wrong name.
+    Misrouted {
+        /// The next try.
+        retry_in: Duration,
+    },
+    /// The board cannot be used without a person's help.
+    Failed(BoardError),
+    /// What the host said.
+    Admission(AdmissionEvent),
+    /// A worker is linked.
+    Linked {
+        /// Which.
+        worker: PeerName,
+        /// Which way.
+        path: LinkPath,
+    },
+    /// A worker's link ended while it had tasks.
+    Unlinked {
+        /// Which.
+        worker: PeerName,
+        /// Why.
+        error: LinkError,
+        /// Tasks that start again elsewhere.
+        again: usize,
+    },
+    /// A worker could not be linked.
+    CallFailed {
+        /// Which.
+        worker: PeerName,
+        /// Why, in words.
+        why: String,
+    },
+    /// A worker takes no more tasks.
+    Draining(PeerName),
+}
+
+/// The client's machine.
+#[derive(Debug)]
+pub struct ClientMachine {
+    me: Me,
+    rng: ChaCha20Rng,
+    speaker: Speaker,
+    admission: Admission,
+    directory: Directory,
+    calls: Calls,
+    workers: Workers,
+    tasks: Tasks,
+    next_link: u64,
+    board: BoardState,
+    surveying: bool,
+    seek_at: Option<Duration>,
+    seek_again: Duration,
+    hello_at: Option<Duration>,
+    left: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum BoardState {
+    Joining,
+    Up,
+    Down(String),
+    Misrouted,
+    Failed(BoardError),
+}
+
+impl ClientMachine {
+    /// A client with what an earlier start has kept. `seed` must be fresh randomness: keys of links come from it.
+    pub fn new(me: Me, now: Now, host: Option<MachineKey>, membership: Option<Membership>, seed: [u8; 32]) -> Self {
+        let admission = Admission::new(&me, now, host, membership);
+        Self {
+            speaker: Speaker::new(me.name.clone()),
+            // The calendar keeps counters of an earlier process with the same keys, should there be one, below ours.
+            calls: Calls::new(now.unix << 20),
+            me,
+            admission,
+            rng: ChaCha20Rng::from_seed(seed),
+            directory: Directory::default(),
+            workers: Workers::default(),
+            tasks: Tasks::default(),
+            next_link: 0,
+            board: BoardState::Joining,
+            surveying: false,
+            seek_at: None,
+            seek_again: SEEK_AGAIN,
+            hello_at: None,
+            left: false,
+        }
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Now, input: ClientInput, out: &mut Vec<ClientOutput>) {
+        match input {
+            ClientInput::Board(event) => self.on_board(now, event, out),
+            ClientInput::Prepared { link, hints } => self.on_prepared(now, link, hints, out),
+            ClientInput::LinkUp { link, path } => self.on_link_up(now, link, path, out),
+            ClientInput::LinkDown { link, error } => self.on_link_down(now, link, error, out),
+            ClientInput::Items { link, items } => {
+                for item in items {
+                    self.on_item(now, link, item, out);
+                }
+            }
+            ClientInput::Submit(tasks) => {
+                for (id, spec) in tasks {
+                    self.tasks.add(id, spec);
+                }
+                self.seek_soon(now);
+            }
+            ClientInput::Cancel(task) => self.on_cancel(task, out),
+            ClientInput::Survey => {
+                self.surveying = true;
+                self.seek_soon(now);
+            }
+            ClientInput::Tick => {}
+            ClientInput::Leave => self.leave(now, out),
+        }
+        if !self.left {
+            self.assign(out);
+            self.call_workers(now, out);
+            self.on_time(now, out);
+        }
+    }
+
+    /// When to call with a tick.
+    pub fn wake_at(&self) -> Option<Duration> {
+        if self.left {
+            return None;
+        }
+        let board = (self.board == BoardState::Up)
+            .then(|| {
+                earliest([
+                    self.speaker.wake_at(),
+                    self.admission.wake_at(),
+                    self.seek_at,
+                    self.hello_at,
+                    self.calls.wake_at(),
+                ])
+            })
+            .flatten();
+        earliest([board, self.workers.wake_at()])
+    }
+
+    fn on_board(&mut self, now: Now, event: BoardEvent, out: &mut Vec<ClientOutput>) {
+        match event {
+            BoardEvent::Up => {
+                self.board = BoardState::Up;
+                out.push(ClientOutput::Report(ClientReport::BoardUp));
+                let mut lines = Vec::new();
+                self.admission.on_up(&self.me, now, &mut self.speaker, &mut lines);
+                out.extend(lines.into_iter().map(ClientOutput::Publish));
+                self.hello_at = Some(now.at);
+                self.seek_soon(now);
+            }
+            BoardEvent::Line(line) => {
+                if let Ok(envelope) = line.decode() {
+                    self.on_message(now, envelope, out);
+                }
+            }
+            BoardEvent::Lagged(_) => {}
+            BoardEvent::Down { reason, retry_in } => {
+                self.board = BoardState::Down(reason.clone());
+                out.push(ClientOutput::Report(ClientReport::BoardDown { reason, retry_in }));
+            }
+            BoardEvent::Misrouted { retry_in } => {
+                self.board = BoardState::Misrouted;
+                out.push(ClientOutput::Report(ClientReport::Misrouted { retry_in }));
+            }
+            BoardEvent::Failed(error) => {
+                self.board = BoardState::Failed(error.clone());
+                out.push(ClientOutput::Report(ClientReport::Failed(error)));
+            }
+        }
+    }
+
+    fn on_message(&mut self, now: Now, envelope: Envelope, out: &mut Vec<ClientOutput>) {
+        let mut lines = Vec::new();
+        let event = match envelope.message {
+            Message::Hello(hello) => {
+                self.on_hello(now, envelope.from, hello);
+                None
+            }
+            Message::Bye(bye) => {
+                // A peer with a live link is not gone because a line says so (B-02).
+                if self.workers.of_process(bye.process).is_none() {
+                    self.directory.remove(bye.process);
+                }
+                None
+            }
+            Message::Admit(admit) => self.admission.on_admit(&self.me, now, admit),
+            Message::Deny(deny) => self.admission.on_deny(&self.me, &deny),
+            Message::Beat(beat) => self.admission.on_beat(&self.me, now, &beat, &mut self.speaker, &mut lines),
+            Message::Ready(ready) => {
+                self.on_ready(ready, out);
+                None
+            }
+            Message::Refuse(refuse) => {
+                self.on_refuse(now, &refuse, out);
+                None
+            }
+            _ => None,
+        };
+        out.extend(lines.into_iter().map(ClientOutput::Publish));
+        if let Some(event) = event {
+            if let AdmissionEvent::Admitted { host, membership, .. } = &event {
+                out.push(ClientOutput::Save { host: *host, membership: membership.clone() });
+                self.hello_at = Some(now.at);
+                self.seek_soon(now);
+            }
+            out.push(ClientOutput::Report(ClientReport::Admission(event)));
+        }
+    }
+
+    fn on_hello(&mut self, now: Now, name: PeerName, hello: Hello) {
+        let Some(host) = self.admission.host() else { return };
+        if hello.role != p2p_proto::ids::Role::Worker || !super::speaks(hello.version) {
+            return;
+        }
+        let process = hello.process;
+        if self.directory.on_hello(now, &self.me.cluster, host, name, hello) == Ok(true) {
+            self.calls.forget_failures(process);
+        }
+    }
+
+    /// What is due by now.
+    fn on_time(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
+        self.ping(now, out);
+        if self.board != BoardState::Up {
+            return;
+        }
+        let mut lines = Vec::new();
+        self.admission.on_tick(&self.me, now, &mut self.speaker, &mut lines);
+        let credentials = self.admission.credentials(&self.me, now).cloned();
+        if let Some(credentials) = credentials {
+            if self.hello_at.is_some_and(|at| at <= now.at) {
+                let hello = Hello {
+                    credentials,
+                    process: self.me.secret.process_key(),
+                    role: self.me.role,
+                    version: VERSION,
+                    offer: None,
+                    ttl_s: u32::try_from(limits::HELLO_TTL.as_secs()).unwrap_or(u32::MAX),
+                };
+                self.speaker.say(now, Message::Hello(hello), &mut lines);
+                self.hello_at = Some(now.at + limits::HELLO_TTL / 2);
+            }
+            if self.seek_at.is_some_and(|at| at <= now.at) {
+                self.seek(now, &mut lines);
+            }
+        } else {
+            // Both come with the membership.
+            self.hello_at = None;
+            self.seek_at = None;
+        }
+        self.calls.on_tick(now, &mut self.speaker, &mut lines);
+        self.speaker.on_tick(now, &mut lines);
+        out.extend(lines.into_iter().map(ClientOutput::Publish));
+    }
+
+    fn seek_soon(&mut self, now: Now) {
+        self.seek_again = SEEK_AGAIN;
+        self.seek_at = Some(now.at);
+    }
+
+    /// Asks for workers while tasks wait and the linked slots are too few; then again, ever more rarely.
+    fn seek(&mut self, now: Now, lines: &mut Vec<Line>) {
+        let needed = self.slots_needed();
+        if !self.surveying && (needed == 0 || self.workers.slots() >= needed) {
+            self.seek_at = None;
+            return;
+        }
+        let runtime = if self.surveying { String::new() } else { self.tasks.waiting_runtime().unwrap_or_default() };
+        let answers = u32::try_from(limits::CLIENT_LINKS).unwrap_or(u32::MAX);
+        self.speaker.say(now, Message::Seek(Seek { runtime, answers: answers.min(needed.max(1)) }), lines);
+        self.seek_at = Some(now.at + self.seek_again);
+        self.seek_again = (self.seek_again * 2).min(SEEK_AGAIN_MAX);
+    }
+
+    /// Slots that would let every unfinished task run at once.
+    fn slots_needed(&self) -> u32 {
+        if self.surveying { u32::MAX } else { u32::try_from(self.tasks.unfinished()).unwrap_or(u32::MAX) }
+    }
+
+    fn on_link_up(&mut self, now: Now, link: LinkId, path: LinkPath, out: &mut Vec<ClientOutput>) {
+        let Some(present) = self.calls.on_linked(link) else {
+            out.push(ClientOutput::Close(link));
+            return;
+        };
+        let open = Open { version: VERSION, name: self.me.name.clone(), capabilities: Vec::new(), slots: 0 };
+        out.push(ClientOutput::Send(link, ToWorker::Open(open)));
+        out.push(ClientOutput::Report(ClientReport::Linked { worker: present.name.clone(), path: path.clone() }));
+        self.workers.add(now, link, present, path);
+    }
+
+    fn on_link_down(&mut self, now: Now, link: LinkId, error: LinkError, out: &mut Vec<ClientOutput>) {
+        if let Some(failed) = self.calls.on_failed(now, link) {
+            let why = format!("no connection came about: {error}");
+            out.push(ClientOutput::Report(ClientReport::CallFailed { worker: failed.name, why }));
+            return;
+        }
+        self.drop_worker(now, link, error, out);
+    }
+
+    /// A link is gone: its tasks start elsewhere, if they may (S-04).
+    fn drop_worker(&mut self, now: Now, link: LinkId, error: LinkError, out: &mut Vec<ClientOutput>) {
+        let Some(worker) = self.workers.remove(link) else { return };
+        let had_tasks = !worker.attempts.is_empty();
+        let mut again = 0;
+        for (attempt, task) in worker.attempts {
+            match self.tasks.on_lost(task, attempt) {
+                Lost::Again => {
+                    again += 1;
+                    out.push(ClientOutput::Withdraw { task, attempt });
+                }
+                Lost::Cancelled => out.push(ClientOutput::Outcome(task, Outcome::Cancelled)),
+                Lost::Final { losses } => {
+                    let (worker, error) = (worker.name.clone(), error.clone());
+                    out.push(ClientOutput::Outcome(task, Outcome::Lost { worker, error, losses }));
+                }
+            }
+        }
+        // Its hello may be as old as its death: it is called again only when tasks wait, and later each time.
+        self.calls.on_broken(now, worker.process);
+        if had_tasks || !matches!(error, LinkError::Closed) {
+            out.push(ClientOutput::Report(ClientReport::Unlinked { worker: worker.name, error, again }));
+        }
+        if self.tasks.queued() > 0 {
+            self.seek_soon(now);
+        }
+    }
+
+    fn on_item(&mut self, now: Now, link: LinkId, item: ToClient, out: &mut Vec<ClientOutput>) {
+        let Some(worker) = self.workers.get_mut(link) else { return };
+        match item {
+            ToClient::Open(open) if !super::speaks(open.version) => {
+                out.push(ClientOutput::Close(link));
+                let fault = p2p_proto::error::ProtoError::Version { theirs: open.version };
+                self.drop_worker(now, link, LinkError::Broken(fault.to_string()), out);
+            }
+            ToClient::Open(open) => self.workers.on_open(link, open.slots.min(limits::SLOTS)),
+            ToClient::Credit(credits) => self.workers.on_credit(link, credits),
+            ToClient::Revoke(credits) => self.workers.on_revoke(link, credits),
+            ToClient::Started(attempt) => {
+                if let Some(task) = worker.attempts.get(&attempt).copied()
+                    && self.tasks.on_started(task, attempt)
+                {
+                    out.push(ClientOutput::Started { task, attempt });
+                }
+            }
+            ToClient::Note(note) => {
+                if let Some(task) = worker.attempts.get(&note.attempt).copied() {
+                    out.push(ClientOutput::Note { task, text: note.text });
+                }
+            }
+            ToClient::Finished(finished) => {
+                let name = worker.name.clone();
+                if let Some(task) = self.workers.on_ended(now, link, finished.attempt)
+                    && self.tasks.on_finished(task, finished.attempt)
+                {
+                    out.push(ClientOutput::Outcome(task, Outcome::Finished { worker: name, finished }));
+                }
+            }
+            ToClient::Returned(returned) => self.on_returned(now, link, returned, out),
+            ToClient::Draining => {
+                worker.draining = true;
+                out.push(ClientOutput::Report(ClientReport::Draining(worker.name.clone())));
+                let process = worker.process;
+                self.workers.on_revoke(link, u32::MAX);
+                self.directory.remove(process);
+                self.seek_soon(now);
+            }
+            ToClient::Pong(pong) => {
+                self.workers.on_pong(now, link, pong);
+                self.want(link, out);
+            }
+            ToClient::TooLate(_) | ToClient::Data(_) | ToClient::Taken(_) => {}
+        }
+    }
+
+    fn on_returned(&mut self, now: Now, link: LinkId, returned: Returned, out: &mut Vec<ClientOutput>) {
+        let attempt = returned.attempt;
+        let Some(task) = self.workers.on_ended(now, link, attempt) else { return };
+        if returned.why == ReturnReason::Mismatch
+            && let Some(needs) = self.tasks.needs(task)
+        {
+            // It offered this and does not take it: asking again would go round in circles.
+            self.workers.exclude(link, needs);
+        }
+        match self.tasks.on_returned(task, attempt) {
+            Lost::Again => out.push(ClientOutput::Withdraw { task, attempt }),
+            Lost::Cancelled | Lost::Final { .. } => out.push(ClientOutput::Outcome(task, Outcome::Cancelled)),
+        }
+    }
+
+    fn on_cancel(&mut self, task: TaskId, out: &mut Vec<ClientOutput>) {
+        match self.tasks.cancel(task) {
+            Some(Place::Queued) => out.push(ClientOutput::Outcome(task, Outcome::Cancelled)),
+            Some(Place::Attempt { link, attempt }) => {
+                out.push(ClientOutput::Send(link, ToWorker::Cancel(attempt)));
+            }
+            None => {}
+        }
+    }
+
+    /// Gives waiting tasks to workers that granted credits, and tells workers what waits.
+    fn assign(&mut self, out: &mut Vec<ClientOutput>) {
+        for needs in self.tasks.waiting_needs() {
+            while let Some((task, once)) = self.tasks.front(&needs) {
+                let Some(link) = self.workers.best(&needs, once) else { break };
+                let Some(worker) = self.workers.get_mut(link) else { break };
+                let name = worker.name.clone();
+                let (attempt, spec) = self.tasks.start(task, link);
+                self.workers.on_submit(link, attempt, task);
+                // In this order: what streams in follows its `Submit`.
+                out.push(ClientOutput::Send(link, ToWorker::Submit(Submit { attempt, task: spec })));
+                out.push(ClientOutput::Attempt { task, link, attempt, worker: name });
+            }
+        }
+        for link in self.workers.ids() {
+            self.want(link, out);
+        }
+    }
+
+    /// Tells a worker how much waits for it, if what it knows is too far from that.
+    fn want(&mut self, link: LinkId, out: &mut Vec<ClientOutput>) {
+        let tasks = self.tasks.waiting_for(|needs| self.workers.fits(link, needs));
+        if let Some(want) = self.workers.want(link, tasks) {
+            out.push(ClientOutput::Send(link, ToWorker::Want(want)));
+        }
+    }
+
+    fn ping(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
+        let nonce = self.rng.next_u64();
+        for link in self.workers.due_pings(now, PING_INTERVAL) {
+            out.push(ClientOutput::Send(link, ToWorker::Ping(nonce)));
+        }
+        if !self.surveying {
+            for link in self.workers.idle_since(now, limits::LINK_IDLE) {
+                out.push(ClientOutput::Send(link, ToWorker::Bye));
+                out.push(ClientOutput::Close(link));
+                self.workers.remove(link);
+            }
+        }
+    }
+
+    fn leave(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
+        self.left = true;
+        for link in self.workers.ids() {
+            out.push(ClientOutput::Send(link, ToWorker::Bye));
+            out.push(ClientOutput::Close(link));
+        }
+        for link in self.calls.ids() {
+            out.push(ClientOutput::Close(link));
+        }
+        for task in self.tasks.drain() {
+            out.push(ClientOutput::Outcome(task, Outcome::Cancelled));
+        }
+        let process = self.me.secret.process_key();
+        let line = self.speaker.line(now, Message::Bye(p2p_proto::board::message::Bye { process }));
+        out.push(ClientOutput::Publish(line));
+    }
+
+    fn entropy(&mut self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    fn new_link_id(&mut self) -> LinkId {
+        self.next_link += 1;
+        LinkId(self.next_link)
+    }
+
+    fn process(&self) -> ProcessKey {
+        self.me.secret.process_key()
+    }
+}
+
+/// Whether an attempt that ended so has done what was asked.
+pub(crate) fn is_success(ended: &Ended) -> bool {
+    *ended == Ended::Exit(0)
+}
+
+impl Outcome {
+    /// Whether the task did what was asked: its command exited with 0, its function returned.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Finished { finished, .. } if is_success(&finished.ended))
+    }
+}
+
+/// What a task demands of a worker: tasks with the same needs wait in the same queue.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Needs {
+    /// The runtime.
+    pub runtime: String,
+    /// Slots that it takes.
+    pub cpus: u32,
+}
+
+impl Needs {
+    fn of(spec: &TaskSpec) -> Self {
+        Self { runtime: spec.runtime.clone(), cpus: spec.cpus() }
+    }
+}
+
+/// A `Want` as it was last said.
+pub(crate) fn want(tasks: u32, round_trip_us: u32) -> Want {
+    Want { tasks, round_trip_us }
+}

@@ -1,0 +1,221 @@
+//! What a client knows about its cluster, and why its tasks wait, for people.
+
+use std::fmt;
+use std::time::Duration;
+
+use p2p_proto::board::BoardError;
+use p2p_proto::board::message::DenyReason;
+use p2p_proto::ids::{ClusterName, PeerName};
+use p2p_proto::link::LinkPath;
+
+use super::{BoardState, ClientMachine, HOST_AWAY};
+use crate::machine::Now;
+
+/// A cluster as one client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Which cluster.
+    pub cluster: ClusterName,
+    /// Whether its host was heard lately.
+    pub host_present: bool,
+    /// Peers on the board, as the host counts them; 1 before she was heard.
+    pub peers: u32,
+    /// Workers, by name.
+    pub workers: Vec<WorkerStatus>,
+    /// Tasks of this client that wait.
+    pub queued: usize,
+    /// Tasks of this client without an outcome.
+    pub unfinished: usize,
+}
+
+/// A worker as one client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// Its name.
+    pub name: PeerName,
+    /// Its slots.
+    pub slots: u32,
+    /// Slots that run something, of whomever; `None` before it was asked.
+    pub busy: Option<u32>,
+    /// Tasks that wait there, of whomever.
+    pub queued: Option<u32>,
+    /// The least round trip measured.
+    pub round_trip: Option<Duration>,
+    /// Which way the bytes go; `None` while there is no link.
+    pub path: Option<LinkPath>,
+    /// It takes no more tasks.
+    pub draining: bool,
+}
+
+/// Why tasks wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// The board is being joined.
+    Joining,
+    /// The board is away.
+    BoardDown(String),
+    /// The board did not let us in.
+    Misrouted(ClusterName),
+    /// The board cannot be used.
+    Failed(BoardError),
+    /// The host has not signed this machine's key yet.
+    Unsigned(ClusterName),
+    /// The host refused.
+    Denied(ClusterName, DenyReason),
+    /// No worker is here.
+    NoWorkers(ClusterName),
+    /// Workers are here, none of which offers this.
+    Unoffered {
+        /// The runtime.
+        runtime: String,
+        /// The slots.
+        cpus: u32,
+    },
+    /// Links are being set up.
+    Connecting(Vec<PeerName>),
+    /// All workers have enough to do.
+    Busy {
+        /// Slots that this client is linked to.
+        slots: u32,
+    },
+}
+
+impl ClientMachine {
+    /// What is known now.
+    pub fn status(&self, now: Now) -> Status {
+        let linked = self.workers.all().map(|worker| WorkerStatus {
+            name: worker.name.clone(),
+            slots: worker.slots,
+            busy: worker.load.map(|load| load.busy),
+            queued: worker.load.map(|load| load.queued),
+            round_trip: worker.round_trip,
+            path: Some(worker.path.clone()),
+            draining: worker.draining,
+        });
+        let others =
+            self.directory.present(now).filter(|(process, _)| self.workers.of_process(**process).is_none()).map(
+                |(_, present)| WorkerStatus {
+                    name: present.name.clone(),
+                    slots: present.offer.as_ref().map_or(0, |offer| offer.slots),
+                    busy: None,
+                    queued: None,
+                    round_trip: None,
+                    path: None,
+                    draining: false,
+                },
+            );
+        let mut workers: Vec<_> = linked.chain(others).collect();
+        workers.sort_by(|a, b| a.name.cmp(&b.name));
+        Status {
+            cluster: self.me.cluster.clone(),
+            host_present: self.admission.host_present(now, HOST_AWAY),
+            peers: self.speaker.peers(),
+            workers,
+            queued: self.tasks.queued(),
+            unfinished: self.tasks.unfinished(),
+        }
+    }
+
+    /// Why tasks wait, if any do.
+    pub fn waiting(&self, now: Now) -> Option<Waiting> {
+        let cluster = || self.me.cluster.clone();
+        let waiting = self.tasks.waiting_needs();
+        if waiting.is_empty() && !self.surveying {
+            return None;
+        }
+        let unserved =
+            waiting.iter().find(|needs| !self.workers.ids().iter().any(|link| self.workers.fits(*link, needs)));
+        if self.workers.len() > 0 && unserved.is_none() {
+            return Some(Waiting::Busy { slots: self.workers.slots() });
+        }
+        Some(match &self.board {
+            BoardState::Joining => Waiting::Joining,
+            BoardState::Down(reason) => Waiting::BoardDown(reason.clone()),
+            BoardState::Misrouted => Waiting::Misrouted(cluster()),
+            BoardState::Failed(error) => Waiting::Failed(error.clone()),
+            BoardState::Up => {
+                let mut present = self.directory.present(now).peekable();
+                if let Some(why) = self.admission.denied() {
+                    Waiting::Denied(cluster(), why)
+                } else if self.admission.host().is_none() || !self.admission.is_member(now) {
+                    Waiting::Unsigned(cluster())
+                } else if present.peek().is_none() {
+                    Waiting::NoWorkers(cluster())
+                } else if self.calls.len() > 0 {
+                    Waiting::Connecting(self.calls.names().map(|worker| worker.name.clone()).collect())
+                } else if let Some(needs) = unserved {
+                    let offered = present.any(|(_, peer)| {
+                        peer.offer
+                            .as_ref()
+                            .is_some_and(|o| o.runtimes.contains(&needs.runtime) && o.slots >= needs.cpus)
+                    });
+                    if offered {
+                        Waiting::Connecting(Vec::new())
+                    } else {
+                        Waiting::Unoffered { runtime: needs.runtime.clone(), cpus: needs.cpus }
+                    }
+                } else {
+                    Waiting::NoWorkers(cluster())
+                }
+            }
+        })
+    }
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Joining => write!(f, "joining the board"),
+            Self::BoardDown(reason) => write!(f, "the board is away ({reason}); it is tried again"),
+            Self::Misrouted(cluster) => write!(
+                f,
+                "the board does not let you into {cluster}: you are not on its list, {} is not hosting it now, or the name is wrong; \
+                 ask {} to run: p2p host --cluster {cluster} --users YOU",
+                cluster.owner(),
+                cluster.owner()
+            ),
+            Self::Failed(error) => write!(f, "{error}"),
+            Self::Unsigned(cluster) => write!(
+                f,
+                "{} has not signed this machine's key: the host is away; ask {} to run: p2p host --cluster {cluster}",
+                cluster.owner(),
+                cluster.owner()
+            ),
+            Self::Denied(cluster, why) => match why {
+                DenyReason::NotListed => write!(
+                    f,
+                    "you are not on the list of {cluster}; ask {} to host it with your name in --users",
+                    cluster.owner()
+                ),
+                DenyReason::OtherKey => write!(
+                    f,
+                    "{} knows you by the key of another machine and does not take a second one; \
+                     ask her to run: p2p trust forget YOUR-NAME --cluster {cluster}",
+                    cluster.owner()
+                ),
+                DenyReason::BadCertificate => write!(
+                    f,
+                    "the host of {cluster} could not verify this machine's certificate; is one of the two clocks wrong?"
+                ),
+                DenyReason::Other => {
+                    write!(f, "the host of {cluster} refused for a reason that this version does not know")
+                }
+            },
+            Self::NoWorkers(cluster) => {
+                write!(f, "no worker is in {cluster} now; a friend adds one with: p2p worker --cluster {cluster}")
+            }
+            Self::Unoffered { runtime, cpus } if *cpus > 1 => {
+                write!(f, "no worker here offers the runtime {runtime} with {cpus} slots")
+            }
+            Self::Unoffered { runtime, .. } => write!(f, "no worker here offers the runtime {runtime}"),
+            Self::Connecting(workers) if workers.is_empty() => {
+                write!(f, "a worker could not be reached; it is tried again")
+            }
+            Self::Connecting(workers) => {
+                let names: Vec<String> = workers.iter().map(ToString::to_string).collect();
+                write!(f, "connecting to {}", names.join(", "))
+            }
+            Self::Busy { slots } => write!(f, "all {slots} slots are busy"),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The workers that a client is linked to: their credits, what they hold, and who is the best next one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use p2p_proto::ids::{AttemptId, PeerName, ProcessKey, TaskId};
+use p2p_proto::link::LinkPath;
+use p2p_proto::link::item::{Pong, Want};
+
+use super::Needs;
+use crate::LinkId;
+use crate::machine::Now;
+use crate::machine::directory::Present;
+
+/// How finely load is compared: attempts per slot in 1/1024.
+const LOAD_UNIT: u64 = 1024;
+
+/// One linked worker.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) name: PeerName,
+    pub(super) process: ProcessKey,
+    pub(super) path: LinkPath,
+    pub(super) slots: u32,
+    pub(super) runtimes: Vec<String>,
+    pub(super) attempts: HashMap<AttemptId, TaskId>,
+    pub(super) draining: bool,
+    pub(super) round_trip: Option<Duration>,
+    pub(super) load: Option<Pong>,
+    credits: u32,
+    /// What it believes that waits: the last `Want`, less what it was sent since.
+    told: Want,
+    excluded: BTreeSet<Needs>,
+    ping_sent: Option<Duration>,
+    ping_at: Duration,
+    idle_since: Duration,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    links: BTreeMap<LinkId, Worker>,
+    /// Those with credits, least loaded first.
+    ready: BTreeSet<(u64, LinkId)>,
+    slots: u32,
+}
+
+impl Workers {
+    pub(super) fn add(&mut self, now: Now, link: LinkId, present: Present, path: LinkPath) {
+        let offer = present.offer.unwrap_or_default();
+        self.slots = self.slots.saturating_add(offer.slots);
+        let worker = Worker {
+            name: present.name,
+            process: present.verified.keys.process,
+            path,
+            slots: offer.slots,
+            runtimes: offer.runtimes,
+            attempts: HashMap::new(),
+            draining: false,
+            round_trip: None,
+            load: None,
+            credits: 0,
+            told: Want::default(),
+            excluded: BTreeSet::new(),
+            ping_sent: None,
+            ping_at: now.at,
+            idle_since: now.at,
+        };
+        self.links.insert(link, worker);
+    }
+
+    pub(super) fn remove(&mut self, link: LinkId) -> Option<Worker> {
+        let worker = self.links.remove(&link)?;
+        self.ready.remove(&(worker.load(), link));
+        self.slots = self.slots.saturating_sub(worker.slots);
+        Some(worker)
+    }
+
+    pub(super) fn get_mut(&mut self, link: LinkId) -> Option<&mut Worker> {
+        self.links.get_mut(&link)
+    }
+
+    pub(super) fn ids(&self) -> Vec<LinkId> {
+        self.links.keys().copied().collect()
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Worker> {
+        self.links.values()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    pub(super) fn of_process(&self, process: ProcessKey) -> Option<&Worker> {
+        self.links.values().find(|worker| worker.process == process)
+    }
+
+    /// Slots of all of them.
+    pub(super) fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// The worker for the next task of these needs: one with a credit and the least work per slot. A task that may start only
+    /// once goes to a free slot or nowhere: it is never prefetched (S-02).
+    pub(super) fn best(&self, needs: &Needs, once: bool) -> Option<LinkId> {
+        self.ready.iter().map(|(_, link)| *link).filter(|link| self.fits(*link, needs)).find(|link| {
+            !once || self.links.get(link).is_some_and(|worker| worker.attempts.len() < worker.slots as usize)
+        })
+    }
+
+    /// Whether a worker could ever run such a task.
+    pub(super) fn fits(&self, link: LinkId, needs: &Needs) -> bool {
+        self.links.get(&link).is_some_and(|worker| {
+            worker.slots >= needs.cpus
+                && worker.runtimes.contains(&needs.runtime)
+                && !worker.draining
+                && (worker.excluded.is_empty() || !worker.excluded.contains(needs))
+        })
+    }
+
+    pub(super) fn exclude(&mut self, link: LinkId, needs: Needs) {
+        if let Some(worker) = self.links.get_mut(&link) {
+            worker.excluded.insert(needs);
+        }
+    }
+
+    pub(super) fn on_open(&mut self, link: LinkId, slots: u32) {
+        self.change(link, |worker| worker.slots = slots.max(1));
+        self.slots = self.links.values().map(|worker| worker.slots).fold(0, u32::saturating_add);
+    }
+
+    pub(super) fn on_credit(&mut self, link: LinkId, credits: u32) {
+        self.change(link, |worker| worker.credits = worker.credits.saturating_add(credits));
+    }
+
+    pub(super) fn on_revoke(&mut self, link: LinkId, credits: u32) {
+        self.change(link, |worker| worker.credits = worker.credits.saturating_sub(credits));
+    }
+
+    pub(super) fn on_submit(&mut self, link: LinkId, attempt: AttemptId, task: TaskId) {
+        self.change(link, |worker| {
+            worker.credits = worker.credits.saturating_sub(1);
+            worker.told.tasks = worker.told.tasks.saturating_sub(1);
+            worker.attempts.insert(attempt, task);
+        });
+    }
+
+    /// An attempt is over; whose it was.
+    pub(super) fn on_ended(&mut self, now: Now, link: LinkId, attempt: AttemptId) -> Option<TaskId> {
+        let mut task = None;
+        self.change(link, |worker| {
+            task = worker.attempts.remove(&attempt);
+            worker.idle_since = now.at;
+        });
+        task
+    }
+
+    pub(super) fn on_pong(&mut self, now: Now, link: LinkId, pong: Pong) {
+        if let Some(worker) = self.links.get_mut(&link) {
+            worker.load = Some(pong);
+            if let Some(sent) = worker.ping_sent.take() {
+                let sample = now.at.saturating_sub(sent);
+                // The least of what was measured is nearest to the line's own round trip; a slow creep lets it rise again.
+                worker.round_trip = Some(worker.round_trip.map_or(sample, |least| sample.min(least + least / 8)));
+            }
+        }
+    }
+
+    /// What to tell a worker for which `tasks` wait, if what it believes is wrong by more than half.
+    pub(super) fn want(&mut self, link: LinkId, tasks: u32) -> Option<Want> {
+        let worker = self.links.get_mut(&link)?;
+        let round_trip_us =
+            worker.round_trip.map_or(0, |trip| u32::try_from(trip.as_micros().max(1)).unwrap_or(u32::MAX));
+        let told = worker.told;
+        let news = (told.tasks == 0) != (tasks == 0)
+            || tasks > told.tasks.saturating_mul(2)
+            || tasks < told.tasks / 2
+            || (told.round_trip_us == 0 && round_trip_us != 0 && tasks > 0);
+        if !news {
+            return None;
+        }
+        worker.told = super::want(tasks, round_trip_us);
+        Some(worker.told)
+    }
+
+    /// Links to ping now.
+    pub(super) fn due_pings(&mut self, now: Now, interval: Duration) -> Vec<LinkId> {
+        let mut due = Vec::new();
+        for (link, worker) in &mut self.links {
+            if worker.ping_at <= now.at && worker.ping_sent.is_none() {
+                worker.ping_sent = Some(now.at);
+                worker.ping_at = now.at + interval;
+                due.push(*link);
+            }
+        }
+        due
+    }
+
+    /// Links that had nothing to do for so long.
+    pub(super) fn idle_since(&self, now: Now, limit: Duration) -> Vec<LinkId> {
+        let idle = |worker: &Worker| worker.attempts.is_empty() && worker.idle_since + limit <= now.at;
+        self.links.iter().filter(|(_, worker)| idle(worker)).map(|(link, _)| *link).collect()
+    }
+
+    /// The next ping.
+    pub(super) fn wake_at(&self) -> Option<Duration> {
+        self.links.values().filter(|worker| worker.ping_sent.is_none()).map(|worker| worker.ping_at).min()
+    }
+
+    /// Changes a worker and keeps `ready` in step.
+    fn change(&mut self, link: LinkId, change: impl FnOnce(&mut Worker)) {
+        let Some(worker) = self.links.get_mut(&link) else { return };
+        let before = worker.load();
+        let was_ready = worker.credits > 0;
+        change(worker);
+        let after = worker.load();
+        let is_ready = worker.credits > 0;
+        if was_ready && (!is_ready || before != after) {
+            self.ready.remove(&(before, link));
+        }
+        if is_ready && (!was_ready || before != after) {
+            self.ready.insert((after, link));
+        }
+    }
+}
+
+impl Worker {
+    fn load(&self) -> u64 {
+        self.attempts.len() as u64 * LOAD_UNIT / u64::from(self.slots.max(1))
+    }
+}

@@ -1,0 +1,114 @@
+//! What a peer says on the board: numbered, dated, and no faster than its share of the board (B-03).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use p2p_proto::board::{Envelope, Line, Message};
+use p2p_proto::ids::PeerName;
+use p2p_proto::limits;
+
+use super::Now;
+
+/// Lines that wait for the bucket, at most; the oldest go first, being the least true.
+const WAITING_LINES: usize = 64;
+
+/// A token bucket in front of the board. One token is one line; it fills at this peer's share of
+/// [`limits::BOARD_LINES_PER_S`], and holds [`limits::BOARD_BURST`].
+#[derive(Debug)]
+pub struct Speaker {
+    name: PeerName,
+    sequence: u64,
+    /// Peers present, as the host counts them.
+    peers: u32,
+    tokens: f64,
+    filled_at: Duration,
+    waiting: VecDeque<Line>,
+}
+
+impl Speaker {
+    /// A speaker with a full bucket.
+    pub fn new(name: PeerName) -> Self {
+        let tokens = f64::from(limits::BOARD_BURST);
+        Self { name, sequence: 0, peers: 1, tokens, filled_at: Duration::ZERO, waiting: VecDeque::new() }
+    }
+
+    /// The board has this many peers: each gets an equal share.
+    pub fn set_peers(&mut self, peers: u32) {
+        self.peers = peers.max(1);
+    }
+
+    /// Peers on the board, as far as known; at least 1.
+    pub fn peers(&self) -> u32 {
+        self.peers
+    }
+
+    /// The line that says `message` now.
+    pub fn line(&mut self, now: Now, message: Message) -> Line {
+        self.sequence += 1;
+        let envelope = Envelope { from: self.name.clone(), sequence: self.sequence, time: now.unix, message };
+        Line::encode(&envelope).unwrap_or_else(|fault| unreachable!("a message within its limits fits a line: {fault}"))
+    }
+
+    /// Says `message` as soon as the bucket allows.
+    pub fn say(&mut self, now: Now, message: Message, out: &mut Vec<Line>) {
+        let line = self.line(now, message);
+        self.say_line(now, line, out);
+    }
+
+    /// Says a ready-made line as soon as the bucket allows.
+    pub fn say_line(&mut self, now: Now, line: Line, out: &mut Vec<Line>) {
+        if self.waiting.len() >= WAITING_LINES {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(line);
+        self.on_tick(now, out);
+    }
+
+    /// Says what the bucket allows by now.
+    pub fn on_tick(&mut self, now: Now, out: &mut Vec<Line>) {
+        let passed = now.at.saturating_sub(self.filled_at).as_secs_f64();
+        self.filled_at = now.at;
+        self.tokens = (self.tokens + passed * self.rate()).min(f64::from(limits::BOARD_BURST));
+        while self.tokens >= 1.0 {
+            let Some(line) = self.waiting.pop_front() else { break };
+            self.tokens -= 1.0;
+            out.push(line);
+        }
+    }
+
+    /// When the next waiting line may be said.
+    pub fn wake_at(&self) -> Option<Duration> {
+        // A millisecond more than exact, so that rounding never wakes a moment too early.
+        let missing = (1.0 - self.tokens).max(0.0) / self.rate() + 0.001;
+        (!self.waiting.is_empty()).then(|| self.filled_at + Duration::from_secs_f64(missing))
+    }
+
+    fn rate(&self) -> f64 {
+        f64::from(limits::BOARD_LINES_PER_S) / f64::from(self.peers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2p_proto::board::message::Seek;
+
+    #[test]
+    fn a_burst_passes_at_once_and_the_rest_at_the_share() {
+        let mut speaker = Speaker::new("bob@h:1".parse().unwrap());
+        speaker.set_peers(10);
+        let mut out = Vec::new();
+        let mut now = Now { at: Duration::from_secs(5), unix: 5 };
+        for _ in 0..limits::BOARD_BURST + 3 {
+            speaker.say(now, Message::Seek(Seek { runtime: String::new(), answers: 1 }), &mut out);
+        }
+        assert_eq!(out.len(), limits::BOARD_BURST as usize);
+        for said in 1..=3 {
+            now.at = speaker.wake_at().unwrap();
+            speaker.on_tick(now, &mut out);
+            assert_eq!(out.len(), limits::BOARD_BURST as usize + said);
+        }
+        assert_eq!(speaker.wake_at(), None);
+        assert!(now.at >= Duration::from_secs(7), "three lines at one a second came by {:?}", now.at);
+    }
+}

@@ -1,0 +1,238 @@
+//! Set-ups that a client began: from its `connect` to a link (L-01).
+//!
+//! Nothing of a caller's is believed before its handshake opens, and nothing is told before its credentials verify. A repeat of a
+//! half-open set-up is answered with the same bytes; an older one is ignored.
+
+use std::collections::HashMap;
+
+use p2p_proto::board::message::{Connect, Ready, Refuse, RefuseReason};
+use p2p_proto::board::{Line, Message};
+use p2p_proto::error::Blame;
+use p2p_proto::ids::{ProcessKey, Role, SetupId};
+use p2p_proto::limits;
+use p2p_proto::link::handshake::{Called, Parties};
+use p2p_proto::link::setup::{Answer, Call};
+use p2p_proto::link::{ConnectPlan, Hints, LinkError, TransitKey};
+use p2p_proto::trust::Verified;
+
+use super::{WorkerMachine, WorkerOutput, WorkerReport};
+use crate::LinkId;
+use crate::machine::Now;
+
+/// Callers whose last counter is remembered.
+const REMEMBERED_CALLERS: usize = 10_000;
+/// Handshakes that may be opened at once before [`OPENS_PER_S`] applies: each costs this machine two curve multiplications.
+const OPENS_BURST: f64 = 64.0;
+/// Handshakes of whomever that are opened in a second; more are ignored, and their callers ask again.
+const OPENS_PER_S: f64 = 20.0;
+
+/// Half-open set-ups, and the last counter of each caller.
+#[derive(Debug)]
+pub(super) struct Answers {
+    half_open: HashMap<LinkId, HalfOpen>,
+    counters: HashMap<ProcessKey, SetupId>,
+    opens_left: f64,
+    filled_at: std::time::Duration,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self {
+            half_open: HashMap::new(),
+            counters: HashMap::new(),
+            opens_left: OPENS_BURST,
+            filled_at: std::time::Duration::ZERO,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct HalfOpen {
+    caller: Verified,
+    setup: SetupId,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Opened and believed; expects this side's own hints.
+    Preparing { called: Box<Called>, theirs: Hints },
+    /// Answered; expects the connection. A repeat gets this line again.
+    Connecting { ready: Line },
+}
+
+impl Answers {
+    /// A set-up has become a link or failed: who called.
+    pub(super) fn on_settled(&mut self, link: LinkId) -> Option<Verified> {
+        self.half_open.remove(&link).map(|half_open| half_open.caller)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.half_open.len()
+    }
+
+    fn may_open(&mut self, now: Now) -> bool {
+        let passed = now.at.saturating_sub(self.filled_at).as_secs_f64();
+        self.filled_at = now.at;
+        self.opens_left = (self.opens_left + passed * OPENS_PER_S).min(OPENS_BURST);
+        let may = self.opens_left >= 1.0;
+        if may {
+            self.opens_left -= 1.0;
+        }
+        may
+    }
+
+    fn remember(&mut self, caller: ProcessKey, setup: SetupId) {
+        if self.counters.len() >= REMEMBERED_CALLERS && !self.counters.contains_key(&caller) {
+            // Certificates end after a day; forgetting all at once is rare, and costs one handshake for a replay.
+            self.counters.clear();
+        }
+        self.counters.insert(caller, setup);
+    }
+}
+
+impl WorkerMachine {
+    pub(super) fn on_connect(&mut self, now: Now, connect: Connect, out: &mut Vec<WorkerOutput>) {
+        let caller = connect.caller.process;
+        if let Some(again) = self
+            .answers
+            .half_open
+            .values()
+            .find(|half_open| half_open.caller.keys == connect.caller && half_open.setup == connect.setup)
+        {
+            if let Stage::Connecting { ready } = &again.stage {
+                let line = ready.clone();
+                self.publish(now, line, out);
+            }
+            return;
+        }
+        if self.answers.counters.get(&caller).is_some_and(|last| *last >= connect.setup) {
+            return;
+        }
+        if !super::super::speaks(connect.version) {
+            return self.refuse(now, &connect, RefuseReason::Version, out);
+        }
+        if self.draining {
+            return self.refuse(now, &connect, RefuseReason::Draining, out);
+        }
+        if !self.answers.may_open(now) {
+            return;
+        }
+        match self.open(now, &connect) {
+            Ok((called, call, verified)) => self.on_call(now, &connect, called, call, verified, out),
+            Err(why) => self.refuse(now, &connect, why, out),
+        }
+    }
+
+    /// Opens message 1 and believes its caller, or says why not.
+    fn open(&mut self, now: Now, connect: &Connect) -> Result<(Called, Call, Verified), RefuseReason> {
+        let entropy = self.entropy();
+        let parties = Parties { cluster: self.me.cluster.clone(), caller: connect.caller, callee: self.me.keys() };
+        let (called, payload) =
+            Called::open(&parties, &self.me.secret, &connect.noise, entropy).map_err(|_| RefuseReason::Handshake)?;
+        let call = Call::from_cbor(&payload).map_err(|_| RefuseReason::Handshake)?;
+        let host = self.admission.host().ok_or(RefuseReason::Untrusted)?;
+        let process = connect.caller.process;
+        let verified =
+            call.credentials.verify(&self.me.cluster, host, Role::Client, process, now.unix).map_err(|fault| {
+                if fault.blame() == Blame::Trust { RefuseReason::Untrusted } else { RefuseReason::Handshake }
+            })?;
+        if verified.keys != connect.caller {
+            return Err(RefuseReason::Untrusted);
+        }
+        Ok((called, call, verified))
+    }
+
+    fn on_call(
+        &mut self,
+        now: Now,
+        connect: &Connect,
+        called: Called,
+        call: Call,
+        verified: Verified,
+        out: &mut Vec<WorkerOutput>,
+    ) {
+        if self.config.allow.as_ref().is_some_and(|allow| !allow.contains(&verified.user)) {
+            return self.refuse(now, connect, RefuseReason::NotAllowed, out);
+        }
+        let half_open = &self.answers.half_open;
+        let of_member = half_open.values().filter(|half_open| half_open.caller.user == verified.user).count();
+        if half_open.len() >= limits::HALF_OPEN || of_member >= limits::HALF_OPEN_PER_MEMBER || !self.has_room() {
+            return self.refuse(now, connect, RefuseReason::Busy, out);
+        }
+        self.answers.remember(verified.keys.process, connect.setup);
+        let link = self.new_link_id();
+        let stage = Stage::Preparing { called: Box::new(called), theirs: call.hints };
+        self.answers.half_open.insert(link, HalfOpen { caller: verified, setup: connect.setup, stage });
+        out.push(WorkerOutput::Prepare(link));
+    }
+
+    pub(super) fn on_prepared(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        hints: Result<Hints, LinkError>,
+        out: &mut Vec<WorkerOutput>,
+    ) {
+        let entropy = self.entropy();
+        let process = self.process();
+        let Some(half_open) = self.answers.half_open.remove(&link) else {
+            out.push(WorkerOutput::Close(link));
+            return;
+        };
+        let HalfOpen { caller, setup, stage: Stage::Preparing { called, theirs } } = half_open else { return };
+        let answered = hints.map_err(|fault| fault.to_string()).and_then(|hints| {
+            let answer = Answer { hints, transit_key: TransitKey(entropy) };
+            let (session, noise) = called.answer(&answer.to_cbor()).map_err(|fault| fault.to_string())?;
+            Ok((session, noise, answer.transit_key))
+        });
+        let (session, noise, transit_key) = match answered {
+            Ok(answered) => answered,
+            Err(why) => {
+                out.push(WorkerOutput::Close(link));
+                let why = format!("a link with {} cannot be set up: {why}", caller.user);
+                out.push(WorkerOutput::Report(WorkerReport::Refused { why }));
+                return;
+            }
+        };
+        let ready = Ready { caller: caller.keys.process, callee: process, setup, noise };
+        let line = self.speaker.line(now, Message::Ready(ready));
+        self.publish(now, line.clone(), out);
+        let plan = ConnectPlan { role: Role::Worker, transit_key, theirs, session };
+        out.push(WorkerOutput::Connect(link, Box::new(plan)));
+        self.answers.half_open.insert(link, HalfOpen { caller, setup, stage: Stage::Connecting { ready: line } });
+    }
+
+    fn publish(&mut self, now: Now, line: Line, out: &mut Vec<WorkerOutput>) {
+        let mut lines = Vec::new();
+        self.speaker.say_line(now, line, &mut lines);
+        out.extend(lines.into_iter().map(WorkerOutput::Publish));
+    }
+
+    fn refuse(&mut self, now: Now, connect: &Connect, why: RefuseReason, out: &mut Vec<WorkerOutput>) {
+        let refuse = Refuse {
+            caller: connect.caller.process,
+            callee: self.process(),
+            setup: connect.setup,
+            why,
+            version: p2p_proto::VERSION,
+        };
+        let line = self.speaker.line(now, Message::Refuse(refuse));
+        self.publish(now, line, out);
+        let why = format!("a caller with the key {:?} was refused: {}", connect.caller.machine, words(why));
+        out.push(WorkerOutput::Report(WorkerReport::Refused { why }));
+    }
+}
+
+/// The worker's owner reads this.
+fn words(why: RefuseReason) -> &'static str {
+    match why {
+        RefuseReason::Version => "it speaks a protocol version that this program does not",
+        RefuseReason::Untrusted => "the host has not signed it, or its signature has ended",
+        RefuseReason::Handshake => "its handshake does not verify",
+        RefuseReason::NotAllowed => "it is not one of the users that --allow names",
+        RefuseReason::Busy => "too many links are open or being set up",
+        RefuseReason::Draining => "this worker is leaving",
+        RefuseReason::Other => "for another reason",
+    }
+}

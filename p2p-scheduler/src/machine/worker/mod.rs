@@ -1,0 +1,574 @@
+//! The worker: offers slots, grants credits, queues and runs attempts (S-01, S-02, S-04, S-06).
+//!
+//! Slots belong to the worker, so what runs next is decided here, when a slot frees: one client after the other in turn. A client
+//! sends no task without a credit. When a client's link ends, its attempts end with it.
+
+mod answers;
+mod attempts;
+mod credit;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use p2p_proto::board::message::{Bye, Hello, Offer, Seek};
+use p2p_proto::board::{BoardError, BoardEvent, Envelope, Line, Message};
+use p2p_proto::ids::{AttemptId, MachineKey, ProcessKey, UserName};
+use p2p_proto::link::item::{Finished, Open, Pong, Returned, Submit};
+use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, ToClient, ToWorker};
+use p2p_proto::task::{Ended, ReturnReason};
+use p2p_proto::trust::{Membership, Verified};
+use p2p_proto::{VERSION, limits};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
+
+use self::answers::Answers;
+use self::attempts::{Attempts, Withdrawn};
+use self::credit::Demand;
+use super::admission::{Admission, AdmissionEvent};
+use super::speaker::Speaker;
+use super::{Me, Now, earliest};
+use crate::LinkId;
+
+/// Peers on a board up to which a seek is answered at once: so few cannot flood it (B-03).
+const ANSWER_AT_ONCE_PEERS: u32 = 8;
+
+/// What reaches the worker machine.
+#[derive(Debug)]
+pub enum WorkerInput {
+    /// Something happened on the board.
+    Board(BoardEvent),
+    /// The answer to [`WorkerOutput::Prepare`].
+    Prepared {
+        /// Which set-up.
+        link: LinkId,
+        /// This side's hints.
+        hints: Result<Hints, LinkError>,
+    },
+    /// The answer to [`WorkerOutput::Connect`]: the link is there.
+    LinkUp {
+        /// Which.
+        link: LinkId,
+        /// Which way it goes.
+        path: LinkPath,
+    },
+    /// A set-up failed, or a link ended.
+    LinkDown {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        error: LinkError,
+    },
+    /// Items of one record; `Data` and `Taken` go past the machine.
+    Items {
+        /// From which link.
+        link: LinkId,
+        /// In order.
+        items: Vec<ToWorker>,
+    },
+    /// An attempt that was told to run, or staged, has ended, and its data was handed to the link.
+    Ended {
+        /// Of which link.
+        link: LinkId,
+        /// What to tell the client.
+        finished: Finished,
+    },
+    /// The moment of `wake_at`.
+    Tick,
+    /// Take no more tasks, finish what runs, then leave.
+    Drain,
+    /// Kill what runs, and leave.
+    Stop,
+}
+
+/// What the worker machine wants done.
+#[derive(Debug)]
+pub enum WorkerOutput {
+    /// Say this on the board.
+    Publish(Line),
+    /// Start a set-up with the transport.
+    Prepare(LinkId),
+    /// Connect it.
+    Connect(LinkId, Box<ConnectPlan>),
+    /// End a link or set-up in order; no `LinkDown` is expected for it.
+    Close(LinkId),
+    /// Send this to a client.
+    Send(LinkId, ToClient),
+    /// Make the attempt's two ends; stage what streams in.
+    Stage(LinkId, Box<Submit>),
+    /// Give a staged attempt its slot.
+    Run(LinkId, AttemptId),
+    /// Ask a running attempt to end.
+    Interrupt(LinkId, AttemptId),
+    /// End an attempt at once. `Ended` is expected for one that runs, not for one that was only staged.
+    Kill(LinkId, AttemptId),
+    /// Keep these for the next start.
+    Save {
+        /// The host's key.
+        host: MachineKey,
+        /// Her word.
+        membership: Membership,
+    },
+    /// Tell a person.
+    Report(WorkerReport),
+    /// Nothing is left to do: leave.
+    Drained,
+}
+
+/// What the worker's owner is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkerReport {
+    /// The board is up.
+    BoardUp,
+    /// The board is away; it is tried again.
+    BoardDown {
+        /// Why.
+        reason: String,
+        /// After how long.
+        retry_in: Duration,
+    },
+    /// The board did not let us in: not on the list, host away, or a wrong name.
+    Misrouted {
+        /// The next try.
+        retry_in: Duration,
+    },
+    /// The board cannot be used without a person's help.
+    Failed(BoardError),
+    /// What the host said.
+    Admission(AdmissionEvent),
+    /// A client is linked.
+    Linked {
+        /// Whose.
+        user: UserName,
+        /// Which way.
+        path: LinkPath,
+    },
+    /// A client's link ended.
+    Unlinked {
+        /// Whose.
+        user: UserName,
+        /// Why.
+        error: LinkError,
+    },
+    /// A caller was refused.
+    Refused {
+        /// Why, in words.
+        why: String,
+    },
+    /// An attempt runs.
+    Started {
+        /// For whom.
+        user: UserName,
+    },
+    /// An attempt ended.
+    Ended {
+        /// For whom.
+        user: UserName,
+        /// How.
+        ended: Ended,
+    },
+    /// No more tasks are taken; this many still run.
+    Draining {
+        /// Attempts that still run.
+        running: usize,
+    },
+}
+
+/// What a worker offers, and to whom.
+#[derive(Clone, Debug)]
+pub struct WorkerOffer {
+    /// Slots, runtimes, memory, labels.
+    pub offer: Offer,
+    /// Only these users; everybody in the cluster if absent.
+    pub allow: Option<BTreeSet<UserName>>,
+}
+
+/// The worker's machine.
+#[derive(Debug)]
+pub struct WorkerMachine {
+    me: Me,
+    config: WorkerOffer,
+    rng: ChaCha20Rng,
+    speaker: Speaker,
+    admission: Admission,
+    answers: Answers,
+    links: BTreeMap<LinkId, ClientLink>,
+    attempts: Attempts,
+    next_link: u64,
+    up: bool,
+    hello_at: Option<Duration>,
+    draining: bool,
+    left: bool,
+}
+
+#[derive(Debug)]
+struct ClientLink {
+    verified: Verified,
+    demand: Demand,
+}
+
+impl WorkerMachine {
+    /// A worker with what an earlier start has kept. `seed` must be fresh randomness: keys of links come from it.
+    pub fn new(
+        me: Me,
+        config: WorkerOffer,
+        now: Now,
+        host: Option<MachineKey>,
+        membership: Option<Membership>,
+        seed: [u8; 32],
+    ) -> Self {
+        let admission = Admission::new(&me, now, host, membership);
+        Self {
+            speaker: Speaker::new(me.name.clone()),
+            attempts: Attempts::new(config.offer.slots),
+            admission,
+            me,
+            config,
+            rng: ChaCha20Rng::from_seed(seed),
+            answers: Answers::default(),
+            links: BTreeMap::new(),
+            next_link: 0,
+            up: false,
+            hello_at: None,
+            draining: false,
+            left: false,
+        }
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Now, input: WorkerInput, out: &mut Vec<WorkerOutput>) {
+        match input {
+            WorkerInput::Board(event) => self.on_board(now, event, out),
+            WorkerInput::Prepared { link, hints } => self.on_prepared(now, link, hints, out),
+            WorkerInput::LinkUp { link, path } => self.on_link_up(link, path, out),
+            WorkerInput::LinkDown { link, error } => self.on_link_down(now, link, error, out),
+            WorkerInput::Items { link, items } => {
+                for item in items {
+                    self.on_item(now, link, item, out);
+                }
+            }
+            WorkerInput::Ended { link, finished } => self.on_ended(link, finished, out),
+            WorkerInput::Tick => {}
+            WorkerInput::Drain => self.on_drain(out),
+            WorkerInput::Stop => {
+                self.on_drain(out);
+                out.extend(self.attempts.running().map(|(link, attempt)| WorkerOutput::Kill(link, attempt)));
+            }
+        }
+        self.run_next(out);
+        self.grant(out);
+        self.on_time(now, out);
+        if self.draining && !self.left && self.attempts.is_idle() {
+            self.leave(now, out);
+        }
+    }
+
+    /// When to call with a tick.
+    pub fn wake_at(&self) -> Option<Duration> {
+        if !self.up {
+            return None;
+        }
+        earliest([self.speaker.wake_at(), self.admission.wake_at(), self.hello_at])
+    }
+
+    /// Slots that run something, and attempts that wait.
+    pub fn load(&self) -> (u32, u32) {
+        (self.attempts.busy(), self.attempts.queued())
+    }
+
+    fn on_board(&mut self, now: Now, event: BoardEvent, out: &mut Vec<WorkerOutput>) {
+        match event {
+            BoardEvent::Up => {
+                self.up = true;
+                out.push(WorkerOutput::Report(WorkerReport::BoardUp));
+                let mut lines = Vec::new();
+                self.admission.on_up(&self.me, now, &mut self.speaker, &mut lines);
+                out.extend(lines.into_iter().map(WorkerOutput::Publish));
+                // After a restart everybody comes at once: spread over N/10 s (B-03).
+                self.hello_within(now, self.spread());
+            }
+            BoardEvent::Line(line) => {
+                if let Ok(envelope) = line.decode() {
+                    self.on_message(now, envelope, out);
+                }
+            }
+            BoardEvent::Lagged(_) => {}
+            BoardEvent::Down { reason, retry_in } => {
+                self.up = false;
+                out.push(WorkerOutput::Report(WorkerReport::BoardDown { reason, retry_in }));
+            }
+            BoardEvent::Misrouted { retry_in } => {
+                self.up = false;
+                out.push(WorkerOutput::Report(WorkerReport::Misrouted { retry_in }));
+            }
+            BoardEvent::Failed(error) => {
+                self.up = false;
+                out.push(WorkerOutput::Report(WorkerReport::Failed(error)));
+            }
+        }
+    }
+
+    fn on_message(&mut self, now: Now, envelope: Envelope, out: &mut Vec<WorkerOutput>) {
+        let mut lines = Vec::new();
+        let event = match envelope.message {
+            Message::Admit(admit) => self.admission.on_admit(&self.me, now, admit),
+            Message::Deny(deny) => self.admission.on_deny(&self.me, &deny),
+            Message::Beat(beat) => self.admission.on_beat(&self.me, now, &beat, &mut self.speaker, &mut lines),
+            Message::Seek(seek) => {
+                self.on_seek(now, &seek);
+                None
+            }
+            Message::Connect(connect) if connect.callee == self.me.keys() => {
+                self.on_connect(now, connect, out);
+                None
+            }
+            _ => None,
+        };
+        out.extend(lines.into_iter().map(WorkerOutput::Publish));
+        if let Some(event) = event {
+            if let AdmissionEvent::Admitted { host, membership, .. } = &event {
+                out.push(WorkerOutput::Save { host: *host, membership: membership.clone() });
+                self.hello_within(now, Duration::ZERO);
+            }
+            out.push(WorkerOutput::Report(WorkerReport::Admission(event)));
+        }
+    }
+
+    fn on_seek(&mut self, now: Now, seek: &Seek) {
+        let offered = seek.runtime.is_empty() || self.config.offer.runtimes.contains(&seek.runtime);
+        if !offered || self.draining {
+            return;
+        }
+        let peers = self.speaker.peers();
+        if peers <= ANSWER_AT_ONCE_PEERS || seek.answers >= peers || self.rng.next_u32() % peers < seek.answers {
+            self.hello_within(now, self.spread());
+        }
+    }
+
+    /// Over how long answers of all peers are spread, so that the board stays near its rate (B-03).
+    fn spread(&self) -> Duration {
+        let peers = self.speaker.peers();
+        if peers <= ANSWER_AT_ONCE_PEERS {
+            return Duration::ZERO;
+        }
+        Duration::from_secs_f64(f64::from(peers) / f64::from(limits::BOARD_LINES_PER_S))
+    }
+
+    fn hello_within(&mut self, now: Now, spread: Duration) {
+        let at = now.at + spread.mul_f64(f64::from(self.rng.next_u32()) / f64::from(u32::MAX));
+        self.hello_at = Some(self.hello_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// What is due by now.
+    fn on_time(&mut self, now: Now, out: &mut Vec<WorkerOutput>) {
+        if !self.up {
+            return;
+        }
+        let mut lines = Vec::new();
+        self.admission.on_tick(&self.me, now, &mut self.speaker, &mut lines);
+        if self.hello_at.is_some_and(|at| at <= now.at) && !self.draining {
+            // Without a membership there is nothing to say yet; the admission says hello when it comes.
+            self.hello_at = None;
+            if let Some(credentials) = self.admission.credentials(&self.me, now) {
+                let mut offer = self.config.offer.clone();
+                offer.free = offer.slots.saturating_sub(self.attempts.busy());
+                let hello = Hello {
+                    credentials: credentials.clone(),
+                    process: self.me.secret.process_key(),
+                    role: self.me.role,
+                    version: VERSION,
+                    offer: Some(offer),
+                    ttl_s: u32::try_from(limits::HELLO_TTL.as_secs()).unwrap_or(u32::MAX),
+                };
+                self.speaker.say(now, Message::Hello(hello), &mut lines);
+                self.hello_at = Some(now.at + limits::HELLO_TTL / 2);
+            }
+        }
+        self.speaker.on_tick(now, &mut lines);
+        out.extend(lines.into_iter().map(WorkerOutput::Publish));
+    }
+
+    fn on_link_up(&mut self, link: LinkId, path: LinkPath, out: &mut Vec<WorkerOutput>) {
+        let Some(verified) = self.answers.on_settled(link) else {
+            out.push(WorkerOutput::Close(link));
+            return;
+        };
+        // Only now, proven by its first record, does a new link of the same process replace the old one (L-02).
+        let old = self.links.iter().find(|(_, old)| old.verified.keys == verified.keys).map(|(id, _)| *id);
+        if let Some(old) = old {
+            out.push(WorkerOutput::Close(old));
+            self.drop_link(old, LinkError::Lost("it was replaced by a newer one".to_owned()), out);
+        }
+        let open = Open {
+            version: VERSION,
+            name: self.me.name.clone(),
+            capabilities: Vec::new(),
+            slots: self.config.offer.slots,
+        };
+        out.push(WorkerOutput::Send(link, ToClient::Open(open)));
+        if self.draining {
+            out.push(WorkerOutput::Send(link, ToClient::Draining));
+        }
+        out.push(WorkerOutput::Report(WorkerReport::Linked { user: verified.user.clone(), path }));
+        self.links.insert(link, ClientLink { verified, demand: Demand::default() });
+    }
+
+    fn on_link_down(&mut self, now: Now, link: LinkId, error: LinkError, out: &mut Vec<WorkerOutput>) {
+        if let Some(verified) = self.answers.on_settled(link) {
+            let why = format!("a link with {} did not come about: {error}", verified.user);
+            out.push(WorkerOutput::Report(WorkerReport::Refused { why }));
+            return;
+        }
+        self.drop_link(link, error, out);
+        self.hello_within(now, limits::HELLO_TTL / 4);
+    }
+
+    fn drop_link(&mut self, link: LinkId, error: LinkError, out: &mut Vec<WorkerOutput>) {
+        let Some(gone) = self.links.remove(&link) else { return };
+        for attempt in self.attempts.on_link_gone(link) {
+            out.push(WorkerOutput::Kill(link, attempt));
+        }
+        out.push(WorkerOutput::Report(WorkerReport::Unlinked { user: gone.verified.user, error }));
+    }
+
+    fn on_item(&mut self, now: Now, link: LinkId, item: ToWorker, out: &mut Vec<WorkerOutput>) {
+        let Some(client) = self.links.get_mut(&link) else { return };
+        match item {
+            ToWorker::Open(open) if !super::speaks(open.version) => {
+                out.push(WorkerOutput::Close(link));
+                let fault = p2p_proto::error::ProtoError::Version { theirs: open.version };
+                self.drop_link(link, LinkError::Broken(fault.to_string()), out);
+            }
+            ToWorker::Want(want) => client.demand.on_want(want),
+            ToWorker::Submit(submit) => self.on_submit(link, submit, out),
+            ToWorker::Cancel(attempt) => match self.attempts.cancel(link, attempt) {
+                Withdrawn::Queued => {
+                    out.push(WorkerOutput::Kill(link, attempt));
+                    let returned = Returned { attempt, why: ReturnReason::Cancelled };
+                    out.push(WorkerOutput::Send(link, ToClient::Returned(returned)));
+                }
+                Withdrawn::Running => out.push(WorkerOutput::Interrupt(link, attempt)),
+                // It ended meanwhile: its `Finished` is under way.
+                Withdrawn::Unknown => {}
+            },
+            ToWorker::Ping(nonce) => {
+                let (busy, queued) = self.load();
+                let pong = Pong { nonce, slots: self.config.offer.slots, busy, queued };
+                out.push(WorkerOutput::Send(link, ToClient::Pong(pong)));
+            }
+            ToWorker::Bye => {
+                out.push(WorkerOutput::Close(link));
+                self.drop_link(link, LinkError::Closed, out);
+                self.hello_within(now, limits::HELLO_TTL / 4);
+            }
+            ToWorker::Open(_) | ToWorker::Data(_) | ToWorker::Taken(_) => {}
+        }
+    }
+
+    fn on_submit(&mut self, link: LinkId, submit: Submit, out: &mut Vec<WorkerOutput>) {
+        let Some(client) = self.links.get_mut(&link) else { return };
+        let attempt = submit.attempt;
+        let credited = client.demand.on_submit();
+        let cpus = submit.task.cpus();
+        let runs_here = self.config.offer.runtimes.contains(&submit.task.runtime) && cpus <= self.config.offer.slots;
+        let back = if self.draining {
+            Some(ReturnReason::Draining)
+        } else if !credited {
+            Some(ReturnReason::NoCredit)
+        } else if !runs_here {
+            Some(ReturnReason::Mismatch)
+        } else {
+            None
+        };
+        if let Some(why) = back {
+            out.push(WorkerOutput::Send(link, ToClient::Returned(Returned { attempt, why })));
+        } else if let Err(failure) = submit.task.check() {
+            let ended = Ended::Failed(failure);
+            let finished = Finished { attempt, ended, value: Default::default(), outputs: Vec::new(), ran_us: 0 };
+            out.push(WorkerOutput::Send(link, ToClient::Finished(finished)));
+        } else if self.attempts.queue(link, attempt, cpus) {
+            out.push(WorkerOutput::Stage(link, Box::new(submit)));
+        } else {
+            out.push(WorkerOutput::Close(link));
+            self.drop_link(link, LinkError::Broken("it used the id of an attempt twice".to_owned()), out);
+        }
+    }
+
+    fn on_ended(&mut self, link: LinkId, finished: Finished, out: &mut Vec<WorkerOutput>) {
+        self.attempts.on_ended(link, finished.attempt);
+        if let Some(client) = self.links.get_mut(&link) {
+            client.demand.on_ran(finished.ran_us);
+            let user = client.verified.user.clone();
+            out.push(WorkerOutput::Report(WorkerReport::Ended { user, ended: finished.ended.clone() }));
+            out.push(WorkerOutput::Send(link, ToClient::Finished(finished)));
+        }
+    }
+
+    /// Gives free slots to whoever is next.
+    fn run_next(&mut self, out: &mut Vec<WorkerOutput>) {
+        while let Some((link, attempt)) = self.attempts.next_to_run() {
+            out.push(WorkerOutput::Run(link, attempt));
+            if let Some(client) = self.links.get(&link) {
+                out.push(WorkerOutput::Report(WorkerReport::Started { user: client.verified.user.clone() }));
+            }
+        }
+    }
+
+    /// Grants credits where there is demand.
+    fn grant(&mut self, out: &mut Vec<WorkerOutput>) {
+        if self.draining {
+            return;
+        }
+        for (link, client) in &mut self.links {
+            let held = self.attempts.held(*link);
+            if let Some(credits) = client.demand.grant(self.config.offer.slots, held) {
+                out.push(WorkerOutput::Send(*link, ToClient::Credit(credits)));
+            }
+        }
+    }
+
+    fn on_drain(&mut self, out: &mut Vec<WorkerOutput>) {
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        for link in self.links.keys() {
+            out.push(WorkerOutput::Send(*link, ToClient::Draining));
+        }
+        for (link, attempt) in self.attempts.withdraw_queued() {
+            out.push(WorkerOutput::Kill(link, attempt));
+            let returned = Returned { attempt, why: ReturnReason::Draining };
+            out.push(WorkerOutput::Send(link, ToClient::Returned(returned)));
+        }
+        let running = self.attempts.running().count();
+        out.push(WorkerOutput::Report(WorkerReport::Draining { running }));
+    }
+
+    fn leave(&mut self, now: Now, out: &mut Vec<WorkerOutput>) {
+        self.left = true;
+        let bye = Message::Bye(Bye { process: self.me.secret.process_key() });
+        let line = self.speaker.line(now, bye);
+        out.push(WorkerOutput::Publish(line));
+        out.extend(self.links.keys().map(|link| WorkerOutput::Close(*link)));
+        self.links.clear();
+        out.push(WorkerOutput::Drained);
+    }
+
+    fn entropy(&mut self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    /// Whether one more link may be set up, for whoever asks.
+    fn has_room(&self) -> bool {
+        self.links.len() + self.answers.len() < limits::WORKER_LINKS
+    }
+
+    fn new_link_id(&mut self) -> LinkId {
+        self.next_link += 1;
+        LinkId(self.next_link)
+    }
+
+    fn process(&self) -> ProcessKey {
+        self.me.secret.process_key()
+    }
+}
