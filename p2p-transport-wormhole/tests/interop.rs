@@ -89,8 +89,8 @@ async fn both(
 
 /// Ours went on to records: it could not have without `go`.
 async fn heard_go(ours: Ours, theirs: &mut Transit) {
-    theirs.send_record(b"a record of the crate's kind").await.unwrap();
-    theirs.flush().await.unwrap();
+    // It writes a record in pieces, and ours hangs up at the first.
+    let _ = theirs.send_record(b"a record of the crate's kind").await;
     let error = ours.await.unwrap_err();
     assert!(matches!(error, LinkError::Broken(_)), "{error:?}");
 }

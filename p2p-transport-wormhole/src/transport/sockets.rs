@@ -12,7 +12,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::config::RelayAddress;
 
 /// Connections that the system accepts for us before we do.
-const BACKLOG: i32 = 16;
+const BACKLOG: i32 = 128;
 /// How long bytes may be under way without an acknowledgement. Linux counts the time in which the other side does not read, too, even
 /// though it answers: so this is longer than the silence after which a link is given up anyway.
 #[cfg(any(target_os = "linux", target_os = "android"))]
