@@ -1,18 +1,18 @@
 #!/bin/sh
 # Fuzzes every target for a while, from its kept corpus:  fuzz/run.sh SECONDS [TARGET...]
 #
-# New inputs go to a scratch folder, never into the committed corpus. Exits non-zero when a target crashed, hung or used too
-# much memory, and says how to replay. With `fuzz/run.sh keep [TARGET...]` the scratch corpora are minimised into the kept ones.
+# New inputs go to a scratch folder that later runs go on from, never into the kept corpus. Exits non-zero when a target crashed,
+# hung or used too much memory, and says how to replay. Once that is fixed, copy the input into `fuzz/corpus/TARGET/`: every
+# ordinary test run replays what is there.
 #
 # Stable Rust is enough: the flags below are what libFuzzer needs of the compiler's coverage pass.
 set -eu
 cd "$(dirname "$0")/.."
 
-all="board_line link_record handshake"
-mode=${1:-}
-case $mode in
-    keep | [1-9]*) shift ;;
-    *) echo "usage: $0 SECONDS|keep [TARGET...]" >&2; exit 2 ;;
+all="board_line link_record handshake transit"
+case ${1:-} in
+    [1-9]*) seconds=$1; shift ;;
+    *) echo "usage: $0 SECONDS [TARGET...]" >&2; exit 2 ;;
 esac
 targets=${*:-$all}
 
@@ -41,17 +41,8 @@ for target in $targets; do
     scratch=$target_dir/corpus/$target
     artifacts=$target_dir/artifacts/$target
     mkdir -p "$kept" "$scratch" "$artifacts"
-    if [ "$mode" = keep ]; then
-        fresh=$(mktemp -d)
-        # Small inputs only: the kept corpus is for replay on every test run.
-        "$program" -merge=1 -max_len=2048 -rss_limit_mb=1024 "$fresh" "$kept" "$scratch"
-        rm -f "$kept"/*
-        mv "$fresh"/* "$kept"/
-        rmdir "$fresh"
-        continue
-    fi
-    echo "== $target for $mode s"
-    "$program" -max_total_time="$mode" -max_len="$(max_len "$target")" -rss_limit_mb=1024 -malloc_limit_mb=256 \
+    echo "== $target for $seconds s"
+    "$program" -max_total_time="$seconds" -max_len="$(max_len "$target")" -rss_limit_mb=1024 -malloc_limit_mb=256 \
         -timeout=10 -print_final_stats=1 -artifact_prefix="$artifacts/" "$scratch" "$kept" || {
         failed="$failed $target"
         echo "== $target FAILED; the input is the newest file of $artifacts; replay it with:" >&2

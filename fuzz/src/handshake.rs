@@ -46,7 +46,8 @@ fn edited(message: &[u8], edits: &[u8]) -> Vec<u8> {
     message
 }
 
-/// One set-up with fixed keys and entropy.
+/// One set-up with fixed keys and entropy; the machines are others than in the golden vectors, so that those are replays under
+/// other names.
 struct SetUp {
     parties: Parties,
     caller: ProcessSecret,
@@ -69,8 +70,8 @@ impl SetUp {
         };
         let parties = Parties {
             cluster: "alice/friends".parse::<ClusterName>().ok()?,
-            caller: keys(0x33, &caller),
-            callee: keys(0x22, &callee),
+            caller: keys(0x34, &caller),
+            callee: keys(0x24, &callee),
         };
         let (_, message_1) = Calling::start(&parties, &caller, b"call", CALLER_ENTROPY).ok()?;
         let (called, _) = Called::open(&parties, &callee, &message_1, CALLEE_ENTROPY).ok()?;

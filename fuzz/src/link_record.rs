@@ -48,10 +48,7 @@ fn read<T: Item + std::fmt::Debug + PartialEq + Clone>(record: &[u8]) -> Vec<T> 
 }
 
 /// What goes into a queue comes out of it.
-fn requeue<T: Item>(items: &[T])
-where
-    T: Clone,
-{
+fn requeue<T: Item + Clone>(items: &[T]) {
     let mut queue = Outgoing::default();
     let mut pushed = 0;
     for item in items {
@@ -74,9 +71,9 @@ where
 
 fn judge(task: &TaskSpec) {
     drop(task.check());
-    if let Content::Inline(bytes) = &task.payload {
-        if let Ok(command) = Command::from_cbor(bytes) {
-            assert_eq!(Command::from_cbor(&command.to_cbor()), Ok(command), "a command does not survive writing");
-        }
+    if let Content::Inline(bytes) = &task.payload
+        && let Ok(command) = Command::from_cbor(bytes)
+    {
+        assert_eq!(Command::from_cbor(&command.to_cbor()), Ok(command), "a command does not survive writing");
     }
 }
