@@ -73,7 +73,7 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Made with Python's `hkdf` (HMAC-SHA256, no salt, 32 bytes) over a key of 32 bytes 0x07.
+    /// Made with Python's `hmac`: HKDF-SHA256 without salt, 32 bytes, of a key of 32 bytes 0x07.
     #[test]
     fn lines_are_what_transit_says() {
         let key = TransitKey([7; 32]);
