@@ -327,4 +327,32 @@ mod tests {
         let failure = Failure::new(FailureKind::Worker, "ü".repeat(2000));
         assert!(failure.message.len() <= limits::NOTE_BYTES);
     }
+
+    #[test]
+    fn a_task_from_a_peer_keeps_its_bounds() {
+        let file = |name: &str| File { name: name.into(), content: Content::default(), executable: false };
+        let good = TaskSpec { runtime: COMMAND_RUNTIME.into(), inputs: vec![file("a")], ..TaskSpec::default() };
+        assert_eq!((good.check(), good.cpus()), (Ok(()), 1));
+        let long = "x".repeat(limits::FILE_NAME_BYTES);
+        let huge = Content::Streamed(limits::FILE_BYTES + 1);
+        let bad = [
+            (FailureKind::Malformed, TaskSpec { runtime: long.clone(), ..good.clone() }),
+            (FailureKind::TooLarge, TaskSpec { inputs: vec![file("a"); limits::FILES + 1], ..good.clone() }),
+            (FailureKind::TooLarge, TaskSpec { outputs: vec!["a".into(); limits::FILES + 1], ..good.clone() }),
+            (FailureKind::TooLarge, TaskSpec { outputs: vec![long.clone(); 17], ..good.clone() }),
+            (FailureKind::TooLarge, TaskSpec { payload: huge.clone(), ..good.clone() }),
+            (FailureKind::TooLarge, TaskSpec { inputs: vec![File { content: huge, ..file("a") }], ..good.clone() }),
+            (FailureKind::BadName, TaskSpec { inputs: vec![file("../a")], ..good.clone() }),
+            (FailureKind::BadName, TaskSpec { outputs: vec!["/etc/*".into()], ..good }),
+        ];
+        for (kind, task) in bad {
+            assert_eq!(task.check().map_err(|failure| failure.kind), Err(kind), "{task:?}");
+        }
+        assert_eq!(TaskSpec { extra_cpus: u32::MAX, ..TaskSpec::default() }.cpus(), u32::MAX);
+    }
+
+    #[test]
+    fn a_command_has_a_program() {
+        assert!(Command::from_cbor(&Command::default().to_cbor()).is_err());
+    }
 }

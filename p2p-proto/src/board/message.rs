@@ -339,7 +339,7 @@ impl Message {
     fn check(&self) -> Result<(), ProtoError> {
         match self {
             Self::Hello(hello) => hello.offer.as_ref().map_or(Ok(()), Offer::check),
-            Self::Seek(seek) => check_len("a runtime", &seek.runtime, limits::RUNTIME_BYTES),
+            Self::Seek(seek) => check_word("a runtime", &seek.runtime, limits::RUNTIME_BYTES),
             _ => Ok(()),
         }
     }
@@ -349,16 +349,16 @@ impl Offer {
     /// Whether the offer keeps its bounds.
     ///
     /// # Errors
-    /// [`ProtoError::Bounds`] naming what is too large.
+    /// [`ProtoError::Bounds`] naming what is too large, [`ProtoError::Malformed`] for a word with control characters.
     pub fn check(&self) -> Result<(), ProtoError> {
         check_count("slots", self.slots as usize, limits::SLOTS as usize)?;
         check_count("runtimes", self.runtimes.len(), limits::RUNTIMES)?;
         check_count("labels", self.labels.len(), limits::LABELS)?;
         for runtime in &self.runtimes {
-            check_len("a runtime", runtime, limits::RUNTIME_BYTES)?;
+            check_word("a runtime", runtime, limits::RUNTIME_BYTES)?;
         }
         for label in &self.labels {
-            check_len("a label", label, limits::LABEL_BYTES)?;
+            check_word("a label", label, limits::LABEL_BYTES)?;
         }
         Ok(())
     }
@@ -368,8 +368,12 @@ fn check_count(what: &'static str, found: usize, limit: usize) -> Result<(), Pro
     if found > limit { Err(ProtoError::bounds(what, found, limit)) } else { Ok(()) }
 }
 
-fn check_len(what: &'static str, text: &str, limit: usize) -> Result<(), ProtoError> {
-    check_count(what, text.len(), limit)
+/// Words of strangers end up on people's terminals.
+fn check_word(what: &'static str, word: &str, limit: usize) -> Result<(), ProtoError> {
+    if word.chars().any(char::is_control) {
+        return Err(ProtoError::malformed(what));
+    }
+    check_count(what, word.len(), limit)
 }
 
 fn is_false(value: &bool) -> bool {

@@ -43,6 +43,11 @@ fn keys() -> impl Strategy<Value = PeerKeys> {
         .prop_map(|(machine, process)| PeerKeys { machine: MachineKey(machine), process: ProcessKey(process) })
 }
 
+/// Text of at most this many bytes, in any script, without control characters.
+fn word(limit: usize) -> impl Strategy<Value = String> {
+    text(limit).prop_map(|text| text.replace(char::is_control, ""))
+}
+
 /// Text of at most this many bytes, in any script.
 fn text(limit: usize) -> impl Strategy<Value = String> {
     any::<String>().prop_map(move |text| {
@@ -80,8 +85,8 @@ fn credentials() -> impl Strategy<Value = Credentials> {
 
 prop_compose! {
     fn offer()(
-        slots in 0..=limits::SLOTS, free in any::<u32>(), runtimes in vec(text(limits::RUNTIME_BYTES), 0..=limits::RUNTIMES),
-        memory_mib in any::<u64>(), labels in vec(text(limits::LABEL_BYTES), 0..=limits::LABELS),
+        slots in 0..=limits::SLOTS, free in any::<u32>(), runtimes in vec(word(limits::RUNTIME_BYTES), 0..=limits::RUNTIMES),
+        memory_mib in any::<u64>(), labels in vec(word(limits::LABEL_BYTES), 0..=limits::LABELS),
     ) -> Offer {
         Offer { slots, free, runtimes, memory_mib, labels }
     }
@@ -151,7 +156,7 @@ fn message() -> impl Strategy<Value = Message> {
         .prop_map(|(keys, membership)| Message::Admit(Admit { process: keys.process, membership }));
     prop_oneof![
         hello(),
-        (text(limits::RUNTIME_BYTES), any::<u32>())
+        (word(limits::RUNTIME_BYTES), any::<u32>())
             .prop_map(|(runtime, answers)| Message::Seek(Seek { runtime, answers })),
         keys().prop_map(|keys| Message::Bye(Bye { process: keys.process })),
         signed_beat,

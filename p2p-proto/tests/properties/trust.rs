@@ -1,9 +1,14 @@
 //! What credentials prove, and everything that they do not (T-01, T-03).
 
 use p2p_proto::error::{Blame, ProtoError};
-use p2p_proto::ids::{ClusterName, MachineKey, ProcessKey, Role, UserName};
+use p2p_proto::ids::{ClusterName, MachineKey, PeerKeys, ProcessKey, Role, UserName};
 use p2p_proto::limits;
-use p2p_proto::trust::{Credentials, Identity, Membership, MembershipClaims, ProcessCertificate, UnixTime};
+use p2p_proto::link::handshake::{Called, Calling, Parties};
+use p2p_proto::link::setup::Answer;
+use p2p_proto::link::{Hints, TransitKey};
+use p2p_proto::trust::{
+    Credentials, Identity, Membership, MembershipClaims, ProcessCertificate, ProcessSecret, UnixTime,
+};
 use p2p_proto::{VERSION, common_version};
 
 const FROM: UnixTime = 1_800_000_000;
@@ -135,6 +140,22 @@ fn a_key_of_small_order_signs_nothing() {
     let membership: Membership = forged.deserialized().unwrap();
     let fault = membership.verify(&cluster(), host, FROM).unwrap_err();
     assert_eq!(fault.to_string(), "the signature of a membership does not verify");
+}
+
+#[test]
+fn secrets_are_never_printed() {
+    // 0xab in decimal and in hexadecimal: however somebody formats bytes.
+    let secret = [0xab; 32];
+    let (identity, process) = (Identity::from_secret(&secret), ProcessSecret::from_entropy(secret));
+    let keys = PeerKeys { machine: identity.machine_key(), process: process.process_key() };
+    let parties = Parties { cluster: cluster(), caller: keys, callee: keys };
+    let (calling, message) = Calling::start(&parties, &process, b"", secret).unwrap();
+    let (called, _) = Called::open(&parties, &process, &message, secret).unwrap();
+    let transit_key = TransitKey(secret);
+    let mut printed = format!("{identity:?} {process:?} {calling:?} {called:?} {transit_key:?}");
+    let (session, _) = called.answer(b"").unwrap();
+    printed += &format!("{session:?} {:?}", Answer { hints: Hints::default(), transit_key });
+    assert!(!printed.contains("171, 171") && !printed.to_lowercase().contains("abab"), "{printed}");
 }
 
 #[test]

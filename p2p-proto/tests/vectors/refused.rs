@@ -75,6 +75,7 @@ fn lines() -> Vec<Fields> {
         ("an unknown reason is some other reason", line(&unknown_why)),
         ("33 labels", line(&offer(vec!["x".into(); 33]))),
         ("a label of 65 bytes", line(&offer(vec!["x".repeat(65)]))),
+        ("a label with a terminal's escape", line(&offer(vec!["\x1b[2J".into()]))),
         ("bytes after the message", line(&trailing)),
         ("a key of 31 bytes", line(&short_key)),
         ("two kinds at once", line(&two_kinds)),
