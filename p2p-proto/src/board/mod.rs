@@ -1,7 +1,7 @@
 //! The board: broadcast of short lines among the members of a cluster.
 //!
 //! It is lossy, unordered across writers, and unauthenticated; what it says is a hint until a signature or a link
-//! confirms it (B-02). [`Board`] is what an implementation provides; [`message`] is what travels; [`line`] is how.
+//! confirms it (B-02). [`Board`] is what an implementation provides; [`message`] is what travels; [`mod@line`] is how.
 
 pub mod inbox;
 pub mod line;
