@@ -128,7 +128,9 @@ impl Worker {
             return Ok(end);
         }
         let bring = async {
-            let files = outputs::collect(task.outputs, staged.inputs, Arc::clone(scratch), output.clone()).await?;
+            let strict = end.ended == Ended::Exit(0);
+            let (scratch_too, output_too) = (Arc::clone(scratch), output.clone());
+            let files = outputs::collect(task.outputs, staged.inputs, strict, scratch_too, output_too).await?;
             outputs::stream(&files, scratch, &output).await?;
             Ok(files)
         };

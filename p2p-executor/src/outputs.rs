@@ -31,21 +31,28 @@ use crate::stage::{Input, Look};
 const END_BYTES: usize = 48 * 1024;
 /// What a file takes beside its name and content, bytes.
 const FILE_EXTRA_BYTES: usize = 32;
+/// Notes about one attempt's output files; the rest is counted.
+const NOTES: usize = 10;
 /// How often an open that raced with a rename is repeated.
 const OPEN_TRIES: usize = 8;
 
 /// Finds the files, and reads those that are small enough to travel at once; the others are [`Content::Streamed`].
 ///
 /// # Errors
-/// The first literal name that is missing, leads out of the folder, is no file or too large; too many files.
+/// With `strict`, the first literal name that is missing, leads out of the folder, is no file or too large; too many files. Without,
+/// what can be had comes back, and the rest is told in notes.
 pub(crate) async fn collect(
     patterns: Vec<String>,
     inputs: Vec<Input>,
+    strict: bool,
     scratch: Arc<Scratch>,
     output: OutputWriter,
 ) -> Result<Vec<File>, Failure> {
     task::spawn_blocking(move || {
-        let mut files = Folder::open(&scratch)?.find(&patterns, &inputs, &output)?;
+        let mut notes = Notes::default();
+        let found = Folder::open(&scratch)?.find(&patterns, &inputs, strict, &mut notes);
+        notes.tell(&output);
+        let mut files = found?;
         inline_small(&mut files, scratch.path())?;
         Ok(files)
     })
@@ -122,43 +129,57 @@ impl<'a> Folder<'a> {
     }
 
     /// The files that patterns name, in their order, each once.
-    fn find(&self, patterns: &[String], inputs: &[Input], output: &OutputWriter) -> Result<Vec<File>, Failure> {
+    fn find(
+        &self,
+        patterns: &[String],
+        inputs: &[Input],
+        strict: bool,
+        notes: &mut Notes,
+    ) -> Result<Vec<File>, Failure> {
         let mut found = Found::default();
         let mut globs = Vec::new();
         for pattern in patterns {
-            check_file_name(pattern)?;
-            match self.file(pattern) {
-                Ok((_, about)) => found.add(pattern, &about)?,
-                Err(Refusal::Missing) if pattern.contains(['*', '?', '[']) => globs.push(Glob::new(pattern)?),
-                Err(refusal) => return Err(refusal.failure(pattern)),
+            let added = match self.file(pattern) {
+                Ok((_, about)) => found.add(pattern, &about),
+                Err(Refusal::Missing) if pattern.contains(['*', '?', '[']) => {
+                    Glob::new(pattern).map(|glob| globs.push(glob))
+                }
+                // No wonder after a failure.
+                Err(Refusal::Missing) if !strict => Ok(()),
+                Err(refusal) => Err(refusal.failure(pattern)),
+            };
+            match added {
+                Err(failure) if !strict => notes.left_out(failure),
+                added => added?,
             }
-        }
-        if globs.is_empty() {
-            return Ok(found.files);
         }
         let inputs: HashMap<&str, Look> = inputs.iter().map(|input| (input.name.as_str(), input.look)).collect();
         for name in self.matching(&mut globs)? {
-            let skipped = match (check_file_name(&name), self.file(&name)) {
-                (Ok(()), Ok((_, about))) => {
-                    if inputs.get(name.as_str()) != Some(&Look::from(&about)) {
-                        found.add(&name, &about)?;
-                    }
-                    continue;
-                }
-                (Err(failure), _) => failure,
-                (_, Err(Refusal::Missing | Refusal::Folder)) => continue,
-                (_, Err(refusal)) => refusal.failure(&name),
-            };
-            output.note(format!("left out: {}", skipped.message));
+            let checked = check_file_name(&name);
+            let added = checked.and_then(|()| match self.file(&name) {
+                Ok((_, about)) if inputs.get(name.as_str()) == Some(&Look::from(&about)) => Ok(()),
+                Ok((_, about)) => found.add(&name, &about),
+                // Links that lead nowhere, or to folders.
+                Err(Refusal::Missing | Refusal::Folder) => Ok(()),
+                Err(refusal) => Err(refusal.failure(&name)),
+            });
+            match added {
+                Err(failure) if strict && failure.kind == FailureKind::TooLarge => return Err(failure),
+                Err(failure) => notes.left_out(failure),
+                Ok(()) => {}
+            }
         }
-        for glob in globs.iter().filter(|glob| !glob.matched) {
-            output.note(format!("no file matches {}", shown(glob.pattern.as_bytes())));
+        for glob in globs.iter().filter(|glob| strict && !glob.matched) {
+            notes.add(format!("no file matches {}", shown(glob.pattern.as_bytes())));
         }
         Ok(found.files)
     }
 
     /// The names that match, sorted.
     fn matching(&self, globs: &mut [Glob]) -> Result<BTreeSet<String>, Failure> {
+        if globs.is_empty() {
+            return Ok(BTreeSet::new());
+        }
         let hidden = globs.iter().any(|glob| glob.hidden);
         let walk = WalkDir::new(self.path).follow_links(false).min_depth(1).into_iter();
         let seen = walk.filter_entry(|entry| {
@@ -288,6 +309,34 @@ impl Refusal {
     }
 }
 
+/// What a person should know about files that do not come back.
+#[derive(Default)]
+struct Notes {
+    texts: Vec<String>,
+    more: usize,
+}
+
+impl Notes {
+    fn left_out(&mut self, failure: Failure) {
+        self.add(format!("left out: {}", failure.message));
+    }
+
+    fn add(&mut self, text: String) {
+        if self.texts.len() < NOTES {
+            self.texts.push(text);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn tell(self, output: &OutputWriter) {
+        self.texts.into_iter().for_each(|text| output.note(text));
+        if self.more > 0 {
+            output.note(format!("{} more output files or patterns brought nothing back", self.more));
+        }
+    }
+}
+
 /// What was found so far.
 #[derive(Default)]
 struct Found {
@@ -299,13 +348,14 @@ struct Found {
 impl Found {
     fn add(&mut self, name: &str, about: &fs::Metadata) -> Result<(), Failure> {
         check_file_size(name, about.len())?;
-        if !self.names.insert(name.to_owned()) {
+        if self.names.contains(name) {
             return Ok(());
         }
-        self.names_bytes += name.len();
-        if self.files.len() >= FILES || self.names_bytes > FILE_NAMES_BYTES {
+        if self.files.len() >= FILES || self.names_bytes + name.len() > FILE_NAMES_BYTES {
             return Err(too_many());
         }
+        self.names.insert(name.to_owned());
+        self.names_bytes += name.len();
         let executable = about.mode() & 0o100 != 0;
         self.files.push(File { name: name.to_owned(), content: Content::Streamed(about.len()), executable });
         Ok(())
