@@ -120,7 +120,8 @@ mod tests {
         }
         assert_eq!("ssh://pipe.pico.sh".parse(), Ok(BoardAddress::default()));
         assert_eq!("ssh://Pipe.Pico.sh:22/".parse(), Ok(BoardAddress::default()));
-        for bad in ["", "h", "http://h", "ssh://", "ssh://:22", "ssh://h:0", "ssh://h:x", "ssh://h:99999", "ssh://[::1"] {
+        for bad in ["", "h", "http://h", "ssh://", "ssh://:22", "ssh://h:0", "ssh://h:x", "ssh://h:99999", "ssh://[::1"]
+        {
             assert!(bad.parse::<BoardAddress>().is_err(), "{bad:?} was accepted");
         }
         for bad in ["ssh://-oProxy", "ssh://a b", "ssh://@h", "ssh://h\n", "ssh://[::1]x", "ssh://-l@h"] {

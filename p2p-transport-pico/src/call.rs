@@ -5,7 +5,7 @@ use std::io;
 use ssh2::Channel;
 
 use crate::session::CommandOutput;
-use crate::wire::{self, would_block};
+use crate::wire::{self, unblocked};
 
 /// What a command may print, bytes, on each of its two streams; the rest is read and dropped.
 pub(crate) const OUTPUT_BYTES: usize = 1024 * 1024;
@@ -80,12 +80,4 @@ fn drain(channel: &mut Channel, output: &mut Vec<u8>, errors: &mut Vec<u8>) -> i
         }
     }
     Ok(any)
-}
-
-fn unblocked<T>(result: Result<T, ssh2::Error>) -> io::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(fault) if would_block(&fault) => Ok(None),
-        Err(fault) => Err(fault.into()),
-    }
 }

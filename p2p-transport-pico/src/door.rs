@@ -81,7 +81,9 @@ fn read_known_hosts(config: &PicoConfig) -> Result<KnownHost, BoardError> {
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => String::new(),
         Err(fault) => {
             let file = config.known_hosts.display();
-            return Err(BoardError::HostKey(format!("cannot read the known host keys in {file}: {fault}; make it readable")));
+            return Err(BoardError::HostKey(format!(
+                "cannot read the known host keys in {file}: {fault}; make it readable"
+            )));
         }
     };
     let name = config.address.known_as();
@@ -117,9 +119,9 @@ fn check_host_key(config: &PicoConfig, known: &KnownHost, wire: &Wire) -> Result
     }
     match known.standing(key) {
         Standing::Known => Ok(()),
-        Standing::Revoked(line) => {
-            fault(format!("the host key of {board} is marked as revoked in {file}, line {line}; do not use this server"))
-        }
+        Standing::Revoked(line) => fault(format!(
+            "the host key of {board} is marked as revoked in {file}, line {line}; do not use this server"
+        )),
         Standing::Changed(line) => fault(format!(
             "THE HOST KEY OF {board} HAS CHANGED: it now shows {} {shown}, and {file}, line {line}, knows another one. Somebody may \
              stand between you and the server. If its operator confirms the new fingerprint, delete that line and try again",
@@ -141,7 +143,9 @@ fn first_contact(config: &PicoConfig, key: &[u8], shown: &str) -> Result<(), Boa
     };
     let question = format!("{board} was never seen before. Its {kind} host key is\n  {shown}\nTrust it from now on?");
     if !prompt.accept_host_key(&question) {
-        return Err(BoardError::HostKey(format!("the host key of {board} was not accepted; try again to be asked again")));
+        return Err(BoardError::HostKey(format!(
+            "the host key of {board} was not accepted; try again to be asked again"
+        )));
     }
     // Refusing to go on only because the file cannot be written would help nobody: the key was accepted by a person.
     if let Err(fault) = append(&config.known_hosts, &known_hosts::new_line(&board.known_as(), key)) {

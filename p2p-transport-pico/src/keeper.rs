@@ -12,6 +12,7 @@ use crate::backoff::Backoff;
 use crate::board::{Shared, Topic};
 use crate::config::PicoConfig;
 use crate::door;
+use crate::opening;
 use crate::visit::{Ended, Visit};
 use crate::wire::Wire;
 
@@ -25,13 +26,15 @@ const REFUSALS: u32 = 3;
 const TOPIC_BYTES: usize = 256;
 
 pub(crate) async fn keep(shared: Arc<Shared>, config: PicoConfig, topic: Topic) {
-    let stay = async {
-        if let Err(fault) = Keeper::new(&shared, &config, &topic).run().await {
-            shared.report(BoardEvent::Failed(fault));
-        }
+    let stay = std::pin::pin!(Keeper::new(&shared, &config, &topic).run());
+    let failed = match future::select(stay, std::pin::pin!(shared.abandoned())).await {
+        Either::Left((stayed, _)) => stayed.err(),
+        Either::Right(_) => None,
     };
-    future::select(std::pin::pin!(stay), std::pin::pin!(shared.abandoned())).await;
     shared.end();
+    if let Some(fault) = failed {
+        shared.report(BoardEvent::Failed(fault));
+    }
 }
 
 struct Keeper<'a> {
@@ -83,17 +86,17 @@ impl<'a> Keeper<'a> {
             }
         }
         let Some(wire) = wire else { return Err(BoardError::Closed) };
-        let opening = timeout(self.config.connect_timeout, Visit::open(self.shared, self.topic, wire));
-        let visit = match self.unless_dismissed(opening).await {
+        let opening = timeout(self.config.connect_timeout, opening::open(self.topic, wire));
+        let opened = match self.unless_dismissed(opening).await {
             None => return Ok((Ended::Dismissed, Duration::ZERO)),
             Some(Err(_)) => return Ok((self.lost("it did not open the topic in time"), Duration::ZERO)),
             Some(Ok(Err(Ended::Lost(fault)))) => return Ok((self.lost(&fault), Duration::ZERO)),
             Some(Ok(Err(ended))) => return Ok((ended, Duration::ZERO)),
-            Some(Ok(Ok(visit))) => visit,
+            Some(Ok(Ok(opened))) => opened,
         };
         self.shared.report(BoardEvent::Up);
         let up = Instant::now();
-        let ended = match visit.run().await {
+        let ended = match Visit::new(self.shared, self.topic, wire, opened).run().await {
             Ended::Lost(fault) => self.lost(&fault),
             ended => ended,
         };
@@ -115,17 +118,25 @@ impl<'a> Keeper<'a> {
                 let retry_in = if up_for >= NORMAL { Duration::ZERO } else { self.backoff.next() };
                 return Ok(self.report_down(reason.to_owned(), retry_in));
             }
+            Ended::ThrownOut { said, .. } if up_for >= NORMAL => {
+                let said = if said.is_empty() { "it gave no reason" } else { &said };
+                format!("the board closed the topic {topic}: {said}. It is opened again by itself")
+            }
             Ended::ThrownOut { said, .. } => {
                 self.refusals += 1;
                 let said = if said.is_empty() { "without a reason" } else { &said };
-                let reason = format!("the board refuses the topic {topic}: {said}. Check the names of the cluster and of its users");
+                let reason = format!(
+                    "the board refuses the topic {topic}: {said}. Check the names of the cluster and of its users"
+                );
                 if self.refusals >= REFUSALS {
                     return Err(BoardError::Refused(reason));
                 }
                 reason
             }
             Ended::NoList { before: true } => {
-                let reason = format!("the board has lost the list of who may enter {topic}; opening the topic again to bring it back");
+                let reason = format!(
+                    "the board has lost the list of who may enter {topic}; opening the topic again to bring it back"
+                );
                 return Ok(self.report_down(reason, Duration::ZERO));
             }
             Ended::NoList { before: false } => format!(
@@ -162,7 +173,8 @@ impl<'a> Keeper<'a> {
 /// The server splits its command line at spaces and reads dashes as flags.
 fn check_topic(name: &str) -> Result<(), BoardError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
-    let good = name.len() <= TOPIC_BYTES && name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let good =
+        name.len() <= TOPIC_BYTES && name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric());
     if good {
         return Ok(());
     }

@@ -7,10 +7,10 @@
 //! | module | holds |
 //! |---|---|
 //! | `address`, `config` | where to go, with which keys, and whom to ask |
-//! | `known_hosts`, `key_file`, `listing`, `probe`, `backoff` | decisions, pure |
+//! | `known_hosts`, `key_file`, `listing`, `probe`, `own_lines`, `backoff` | decisions, pure |
 //! | `wire`, `call`, `door` | one SSH connection: waiting, one command, logging in |
 //! | `session` | commands for people: `user`, `ls` |
-//! | `board`, `keeper`, `visit` | the board: its handle, its owning task, one stay on the topic |
+//! | `board`, `keeper`, `opening`, `visit` | the board: its handle, its owning task, opening the topic, one stay on it |
 #![forbid(unsafe_code)]
 
 mod address;
@@ -23,6 +23,8 @@ mod keeper;
 mod key_file;
 mod known_hosts;
 mod listing;
+mod opening;
+mod own_lines;
 mod probe;
 mod session;
 mod visit;

@@ -46,7 +46,8 @@ impl Listing {
         let mut listing = Self::default();
         let mut in_pipes = false;
         for line in text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)) {
-            let odd = || ListingError(format!("the line {:?} has no known form", line.chars().take(120).collect::<String>()));
+            let odd =
+                || ListingError(format!("the line {:?} has no known form", line.chars().take(120).collect::<String>()));
             match line {
                 "" | "Channel Information" | "no pubsub channels found" => {}
                 "  Pipes:" => in_pipes = true,
@@ -139,7 +140,9 @@ mod tests {
     fn odd_answers_are_refused() {
         let twice = "- alice/x:\r\n- alice/x: (Access List: mallory)\r\n";
         let forged = "- alice/x:\r\n  Pipes:\r\n  - 0a (bob\r\n- alice/x: \r\n";
-        for bad in [twice, forged, "  - 0a (bob@1.1.1.1:1)\r\n", "access denied\r\n", "- alice/x: (oops)\r\n", "- :\r\n"] {
+        for bad in
+            [twice, forged, "  - 0a (bob@1.1.1.1:1)\r\n", "access denied\r\n", "- alice/x: (oops)\r\n", "- :\r\n"]
+        {
             assert!(Listing::parse(bad).is_err(), "{bad:?} was accepted");
         }
     }

@@ -1,9 +1,15 @@
 //! Where one really is (B-04), without a clock.
 //!
 //! A board gives a guest who is not on the list a private topic of his own instead of the cluster's, and says nothing. So
-//! he opens that private topic himself first, the twin, with replay. A *fence* line that comes back on the twin proves that
-//! the twin is open. Then he opens the cluster's topic, sends a *probe* on it and, after it on the same connection, another
-//! fence on the twin. If both topics are one, the probe arrives on the twin too; if the fence comes back without it, they are two.
+//! he opens that private topic himself first, the twin. Both are opened with replay, which gives back what one wrote oneself:
+//!
+//! 1. A *fence* line comes back on the twin: the twin is open. The cluster's topic is opened only now.
+//! 2. A *probe* line comes back on the cluster's topic: that is open, and the server has handed the probe to all who are there.
+//! 3. A second fence comes back on the twin. If both topics are one, the probe went through it before that fence; if the fence
+//!    comes back without the probe, they are two.
+//!
+//! Each step waits for what the server did, because it does it late: pico.sh says yes to a command and then asks its
+//! database who the user is, before it opens anything.
 
 /// A line longer than this is not one of ours, bytes.
 const LINE_BYTES: usize = 128;
@@ -14,27 +20,32 @@ const FENCE: &str = "~p2p-fence";
 #[derive(Debug)]
 pub(crate) struct Probe {
     nonce: String,
+}
+
+/// Looks for a try's own lines in the bytes of one topic.
+#[derive(Debug)]
+pub(crate) struct Echoes {
+    nonce: String,
     partial: Vec<u8>,
     skipping: bool,
 }
 
-/// What came back on the twin.
+/// What came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Echo {
-    /// The fence of this number: the twin is open, and what was sent on it before has been delivered.
+    /// The fence of this number.
     Fence(u32),
-    /// The probe: the cluster's topic is the twin.
+    /// The probe.
     Probe,
 }
 
 impl Probe {
     /// A try; `nonce` must be fresh random bytes.
     pub(crate) fn new(nonce: [u8; 16]) -> Self {
-        let nonce = nonce.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { nonce, partial: Vec::new(), skipping: false }
+        Self { nonce: nonce.iter().map(|byte| format!("{byte:02x}")).collect() }
     }
 
-    /// The line to send on the cluster's topic. Everybody there ignores it.
+    /// The line to send on the cluster's topic. Everybody else there ignores it.
     pub(crate) fn probe_line(&self) -> String {
         format!("{PROBE} {}\n", self.nonce)
     }
@@ -44,7 +55,14 @@ impl Probe {
         format!("{FENCE} {} {number}\n", self.nonce)
     }
 
-    /// Takes bytes that came on the twin. A user's other processes may be there too; their lines are skipped.
+    /// A reader for one topic.
+    pub(crate) fn echoes(&self) -> Echoes {
+        Echoes { nonce: self.nonce.clone(), partial: Vec::new(), skipping: false }
+    }
+}
+
+impl Echoes {
+    /// Takes the next bytes of the topic. Other lines, also those of the same user's other processes, are skipped.
     pub(crate) fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(Echo)) {
         for &byte in bytes {
             if byte == b'\n' {
@@ -77,31 +95,32 @@ impl Probe {
 mod tests {
     use super::*;
 
-    fn echoes(probe: &mut Probe, bytes: &[u8]) -> Vec<Echo> {
-        let mut echoes = Vec::new();
-        probe.feed(bytes, |echo| echoes.push(echo));
-        echoes
+    fn found(echoes: &mut Echoes, bytes: &[u8]) -> Vec<Echo> {
+        let mut found = Vec::new();
+        echoes.feed(bytes, |echo| found.push(echo));
+        found
     }
 
     #[test]
     fn only_ones_own_nonce_counts() {
-        let mut mine = Probe::new([1; 16]);
-        let other = Probe::new([2; 16]);
+        let (mine, other) = (Probe::new([1; 16]), Probe::new([2; 16]));
+        let mut echoes = mine.echoes();
         let text = format!("{}{}~p2p1 abc\n", other.probe_line(), other.fence_line(1));
-        assert_eq!(echoes(&mut mine, text.as_bytes()), []);
+        assert_eq!(found(&mut echoes, text.as_bytes()), []);
         let text = format!("{}{}{}", mine.fence_line(1), mine.probe_line(), mine.fence_line(2));
-        assert_eq!(echoes(&mut mine, text.as_bytes()), [Echo::Fence(1), Echo::Probe, Echo::Fence(2)]);
+        assert_eq!(found(&mut echoes, text.as_bytes()), [Echo::Fence(1), Echo::Probe, Echo::Fence(2)]);
     }
 
     #[test]
     fn pieces_are_joined_and_floods_are_skipped() {
-        let mut probe = Probe::new([3; 16]);
+        let probe = Probe::new([3; 16]);
+        let mut echoes = probe.echoes();
         let line = probe.probe_line();
         let (head, tail) = line.as_bytes().split_at(9);
-        assert_eq!(echoes(&mut probe, head), []);
-        assert_eq!(echoes(&mut probe, tail), [Echo::Probe]);
-        assert_eq!(echoes(&mut probe, &vec![b'x'; 100_000]), []);
-        assert!(probe.partial.len() <= LINE_BYTES);
-        assert_eq!(echoes(&mut probe, format!("\n{line}").as_bytes()), [Echo::Probe]);
+        assert_eq!(found(&mut echoes, head), []);
+        assert_eq!(found(&mut echoes, tail), [Echo::Probe]);
+        assert_eq!(found(&mut echoes, &vec![b'x'; 100_000]), []);
+        assert!(echoes.partial.len() <= LINE_BYTES);
+        assert_eq!(found(&mut echoes, format!("\n{line}").as_bytes()), [Echo::Probe]);
     }
 }

@@ -96,7 +96,10 @@ impl Session {
         };
         let limit = self.config.connect_timeout;
         let output = timeout(limit, answer).await.unwrap_or_else(|_| {
-            Err(door::unreachable(&self.config, &format!("it did not answer `{command}` within {} s", limit.as_secs_f32())))
+            Err(door::unreachable(
+                &self.config,
+                &format!("it did not answer `{command}` within {} s", limit.as_secs_f32()),
+            ))
         })?;
         drop(call);
         self.wire = Some(wire);

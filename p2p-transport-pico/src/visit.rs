@@ -14,7 +14,8 @@ use ssh2::Channel;
 use crate::board::{Shared, Topic};
 use crate::call::Call;
 use crate::listing::Listing;
-use crate::probe::{Echo, Probe};
+use crate::opening::Opened;
+use crate::own_lines::OwnLines;
 use crate::wire::{self, Wire};
 
 /// The server is given up after this long without a sign of life; pico.sh and the hub give one every 5 s.
@@ -23,10 +24,6 @@ const SILENCE: Duration = Duration::from_secs(30);
 const ASK_AFTER: Duration = Duration::from_secs(10);
 /// A line that has begun to leave must be out by then.
 const SEND_STALL: Duration = Duration::from_secs(30);
-/// How long the twin stays open after `Up`, should the server have been slower on the probe than on the fence.
-const TWIN_WATCH: Duration = Duration::from_secs(2);
-/// How often another process of the same user may close the twin before that counts as a failure.
-const TWIN_TRIES: usize = 3;
 /// How often the owner looks whether the topic still carries her list (B-06).
 const LIST_CHECK: Duration = Duration::from_secs(30);
 /// When she looks again before she believes that it does not.
@@ -74,21 +71,15 @@ pub(crate) struct Visit<'a> {
     channel: Channel,
     lines: Lines,
     said: Vec<u8>,
-    twin: Option<Twin>,
+    /// What comes back because the topic was opened with replay.
+    replayed: Option<OwnLines>,
+    twin: Option<Channel>,
     sending: Option<Sending>,
     list: Option<ListWatch>,
     /// When the server last sent anything.
     heard: Instant,
     /// It was asked for a sign of life since.
     asked: bool,
-}
-
-/// The guest's private topic.
-struct Twin {
-    channel: Channel,
-    probe: Probe,
-    /// Closed from then on.
-    until: Instant,
 }
 
 /// The line that is being written.
@@ -108,20 +99,24 @@ struct ListWatch {
 }
 
 impl<'a> Visit<'a> {
-    /// Opens the topic, for a guest with proof that it is not his twin: two round trips for the owner, six for a guest.
-    pub(crate) async fn open(shared: &'a Shared, topic: &'a Topic, wire: &'a Wire) -> Result<Self, Ended> {
-        let mut tries = 0;
-        let (channel, twin) = loop {
-            tries += 1;
-            match open_channels(topic, wire).await {
-                Err(Ended::ThrownOut { status: 0, .. }) if topic.twin.is_some() && tries < TWIN_TRIES => {}
-                opened => break opened?,
-            }
-        };
+    /// Stays on a topic that was opened over `wire`.
+    pub(crate) fn new(shared: &'a Shared, topic: &'a Topic, wire: &'a Wire, opened: Opened) -> Self {
         let now = Instant::now();
         let list = topic.access.is_some().then_some(ListWatch { call: None, next: now, shown: false, missed: false });
-        let (lines, said) = (Lines::default(), Vec::new());
-        Ok(Self { shared, topic, wire, channel, lines, said, twin, sending: None, list, heard: now, asked: false })
+        Self {
+            shared,
+            topic,
+            wire,
+            channel: opened.channel,
+            lines: opened.lines,
+            replayed: opened.twin.is_some().then(OwnLines::default),
+            twin: opened.twin,
+            said: Vec::new(),
+            sending: None,
+            list,
+            heard: now,
+            asked: false,
+        }
     }
 
     /// Carries lines in both directions until something ends it.
@@ -145,7 +140,7 @@ impl<'a> Visit<'a> {
             if self.shared.is_dismissed() {
                 return Err(Ended::Dismissed);
             }
-            if self.pass(&mut buffer)? || self.has_unread() {
+            if self.pass(&mut buffer)? || self.has_work() {
                 (again, may_read) = (false, true);
                 task::yield_now().await;
                 continue;
@@ -167,9 +162,9 @@ impl<'a> Visit<'a> {
     fn pass(&mut self, buffer: &mut [u8]) -> Result<bool, Ended> {
         let sent = self.send()?;
         let received = self.receive(buffer)?;
-        let echoed = self.watch_twin(buffer)?;
+        let closed = self.close_twin()?;
         let looked = self.watch_list()?;
-        Ok(sent || received || echoed || looked)
+        Ok(sent || received || closed || looked)
     }
 
     fn send(&mut self) -> Result<bool, Ended> {
@@ -178,22 +173,23 @@ impl<'a> Visit<'a> {
             if self.sending.is_none() {
                 self.sending = self.shared.first_line().map(|line| Sending { line, sent: 0, begun: None });
             }
+            let room = self.has_room();
             let Some(sending) = &mut self.sending else { return Ok(moved) };
-            let bytes = &sending.line.as_bytes()[sending.sent..];
-            // Cut in two, it could be torn apart by another writer's line.
-            if sending.begun.is_none() && (self.channel.write_window().remaining as usize) < bytes.len() {
+            if sending.begun.is_none() && !room {
                 return Ok(moved);
             }
             sending.begun.get_or_insert_with(Instant::now);
-            match self.channel.write(bytes) {
+            match self.channel.write(&sending.line.as_bytes()[sending.sent..]) {
                 Ok(count) => sending.sent += count,
                 Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => return Ok(moved),
                 Err(fault) => return Err(fault.into()),
             }
             moved = true;
-            if sending.sent == sending.line.as_bytes().len() {
-                self.sending = None;
+            if let Some(done) = self.sending.take_if(|sending| sending.sent == sending.line.as_bytes().len()) {
                 self.shared.line_written();
+                if let Some(own) = &mut self.replayed {
+                    own.sent(done.line);
+                }
             }
         }
     }
@@ -203,8 +199,13 @@ impl<'a> Visit<'a> {
         for _ in 0..READS_PER_PASS {
             match wire::read(&mut self.channel, buffer)? {
                 Some(count @ 1..) => {
-                    let shared = self.shared;
-                    self.lines.feed(&buffer[..count], |line| shared.report(BoardEvent::Line(line)));
+                    let (shared, replayed) = (self.shared, &mut self.replayed);
+                    self.lines.feed(&buffer[..count], |line| {
+                        let own = replayed.as_mut().is_some_and(|own| own.take(&line));
+                        if !own {
+                            shared.report(BoardEvent::Line(line));
+                        }
+                    });
                 }
                 _ => break,
             }
@@ -221,30 +222,14 @@ impl<'a> Visit<'a> {
         Ok(moved)
     }
 
-    fn watch_twin(&mut self, buffer: &mut [u8]) -> Result<bool, Ended> {
+    /// The twin has done its service; the server answers its closing later.
+    fn close_twin(&mut self) -> Result<bool, Ended> {
         let Some(twin) = &mut self.twin else { return Ok(false) };
-        if twin.until <= Instant::now() || twin.channel.eof() {
-            return match twin.channel.close() {
-                Err(fault) if wire::would_block(&fault) => Ok(false),
-                done => {
-                    done?;
-                    self.twin = None;
-                    Ok(true)
-                }
-            };
+        let closed = wire::unblocked(twin.close())?.is_some();
+        if closed {
+            self.twin = None;
         }
-        let mut moved = false;
-        for mut stream in [twin.channel.stream(0), twin.channel.stderr()] {
-            if let Some(count @ 1..) = wire::read(&mut stream, buffer)? {
-                let mut misrouted = false;
-                twin.probe.feed(&buffer[..count], |echo| misrouted |= echo == Echo::Probe);
-                if misrouted {
-                    return Err(Ended::Misrouted);
-                }
-                moved = true;
-            }
-        }
-        Ok(moved)
+        Ok(closed)
     }
 
     fn watch_list(&mut self) -> Result<bool, Ended> {
@@ -264,18 +249,28 @@ impl<'a> Visit<'a> {
                     (false, false) => (watch.missed, watch.next) = (true, now + LIST_RECHECK),
                 }
             }
-            Ok(_) => log::warn!("cannot see who may enter {}: the board says {:?}", self.topic.name, output.stderr.trim()),
+            Ok(_) => {
+                log::warn!("cannot see who may enter {}: the board says {:?}", self.topic.name, output.stderr.trim())
+            }
             Err(fault) => log::warn!("cannot see who may enter {}: {fault}", self.topic.name),
         }
         Ok(true)
     }
 
-    /// Whether bytes wait in libssh2 that no event of the socket will announce.
-    fn has_unread(&self) -> bool {
-        let unread = |channel: &Channel| channel.read_window().available > 0;
-        let watched = self.twin.as_ref().is_some_and(|twin| unread(&twin.channel));
-        let listed = self.list.as_ref().and_then(|watch| watch.call.as_ref()).is_some_and(Call::has_unread);
-        unread(&self.channel) || watched || listed
+    /// Whether there is more to do that no event of the socket will announce: a later call of the pass took it off the socket.
+    fn has_work(&self) -> bool {
+        let list = self.list.as_ref().and_then(|watch| watch.call.as_ref());
+        let may_begin = self.sending.as_ref().is_some_and(|line| line.begun.is_none()) && self.has_room();
+        may_begin
+            || self.channel.read_window().available > 0
+            || self.channel.eof()
+            || list.is_some_and(Call::has_unread)
+    }
+
+    /// Whether the line to be sent fits in one piece: cut in two, it could be torn apart by another writer's line.
+    fn has_room(&self) -> bool {
+        let size = self.sending.as_ref().map_or(0, |sending| sending.line.as_bytes().len());
+        self.channel.write_window().remaining as usize >= size
     }
 
     /// Sleeps until the socket, the handle or the clock has something; whether the server was heard.
@@ -283,7 +278,8 @@ impl<'a> Visit<'a> {
         let busy = self.sending.is_some();
         let called = async { if busy { self.shared.abandoned().await } else { self.shared.called().await } };
         let readable = async { if may_read { self.wire.readable().await } else { future::pending().await } };
-        let writable = async { if self.wire.wants_to_send() { self.wire.writable().await } else { future::pending().await } };
+        let writable =
+            async { if self.wire.wants_to_send() { self.wire.writable().await } else { future::pending().await } };
         let (called, readable, writable) = (std::pin::pin!(called), std::pin::pin!(readable), std::pin::pin!(writable));
         let others = future::select(future::select(called, writable), Timer::at(self.next_deadline()));
         let heard = matches!(future::select(readable, others).await, Either::Left(_));
@@ -295,10 +291,9 @@ impl<'a> Visit<'a> {
 
     fn next_deadline(&self) -> Instant {
         let sign_of_life = self.heard + if self.asked { SILENCE } else { ASK_AFTER };
-        let twin = self.twin.as_ref().map(|twin| twin.until).filter(|until| *until > Instant::now());
         let list = self.list.as_ref().filter(|watch| watch.call.is_none()).map(|watch| watch.next);
         let stall = self.sending.as_ref().and_then(|line| line.begun).map(|begun| begun + SEND_STALL);
-        [twin, list, stall].into_iter().flatten().fold(sign_of_life, Instant::min)
+        [list, stall].into_iter().flatten().fold(sign_of_life, Instant::min)
     }
 
     fn handle_time(&mut self, now: Instant) -> Result<(), Ended> {
@@ -331,71 +326,4 @@ impl<'a> Visit<'a> {
             Err(_) => Ended::Lost("the server did not finish closing the topic".to_owned()),
         }
     }
-}
-
-/// For a guest the twin first: with it open, the server arms no deferred removal of the owner's list, and echoes tell (B-04).
-async fn open_channels(topic: &Topic, wire: &Wire) -> Result<(Channel, Option<Twin>), Ended> {
-    let Some(name) = &topic.twin else {
-        let list = match topic.access.as_deref() {
-            None | Some([]) => String::new(),
-            Some(users) => format!(" -a {}", users.iter().map(|user| user.as_str()).collect::<Vec<_>>().join(",")),
-        };
-        return Ok((wire.start(&format!("pipe {} -c{list}", topic.name)).await?, None));
-    };
-    let mut nonce = [0; 16];
-    getrandom::fill(&mut nonce).map_err(|fault| Ended::Lost(format!("this machine has no random numbers: {fault}")))?;
-    let mut twin = Twin {
-        channel: wire.start(&format!("pipe {name} -c -r")).await?,
-        probe: Probe::new(nonce),
-        until: Instant::now() + TWIN_WATCH,
-    };
-    twin.send_fence(wire, 1).await?;
-    twin.await_fence(wire, 1).await?;
-    let mut channel = wire.start(&format!("pipe {} -c", topic.name)).await?;
-    write_all(wire, &mut channel, &twin.probe.probe_line()).await?;
-    twin.send_fence(wire, 2).await?;
-    twin.await_fence(wire, 2).await?;
-    twin.until = Instant::now() + TWIN_WATCH;
-    Ok((channel, Some(twin)))
-}
-
-impl Twin {
-    async fn send_fence(&mut self, wire: &Wire, number: u32) -> Result<(), Ended> {
-        let fence = self.probe.fence_line(number);
-        write_all(wire, &mut self.channel, &fence).await
-    }
-
-    async fn await_fence(&mut self, wire: &Wire, number: u32) -> Result<(), Ended> {
-        let mut buffer = vec![0; READ_BYTES];
-        let mut back = false;
-        while !back {
-            match wire::read(&mut self.channel, &mut buffer)? {
-                Some(count @ 1..) => {
-                    let mut misrouted = false;
-                    self.probe.feed(&buffer[..count], |echo| match echo {
-                        Echo::Probe => misrouted = true,
-                        Echo::Fence(found) => back |= found == number,
-                    });
-                    if misrouted {
-                        return Err(Ended::Misrouted);
-                    }
-                }
-                _ if self.channel.eof() => return Err(Ended::ThrownOut { status: 0, said: String::new() }),
-                _ => wire.ready().await,
-            }
-        }
-        Ok(())
-    }
-}
-
-async fn write_all(wire: &Wire, channel: &mut Channel, text: &str) -> Result<(), Ended> {
-    let mut sent = 0;
-    while sent < text.len() {
-        match channel.write(&text.as_bytes()[sent..]) {
-            Ok(count) => sent += count,
-            Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => wire.ready().await,
-            Err(fault) => return Err(fault.into()),
-        }
-    }
-    Ok(())
 }

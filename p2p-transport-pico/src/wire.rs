@@ -4,7 +4,7 @@
 //! `block_directions` names. Any call may take another channel's bytes off the socket into that channel's queue, and then the
 //! socket never turns readable for them; so whoever reads several channels goes round once more before waiting.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
@@ -37,12 +37,58 @@ impl Wire {
 
     /// Makes a libssh2 call until it no longer would block. Nothing else may use the connection meanwhile.
     pub(crate) async fn drive<T>(&self, mut call: impl FnMut() -> Result<T, ssh2::Error>) -> Result<T, ssh2::Error> {
+        self.until(|| unblocked(call())).await
+    }
+
+    /// Polls until there is something. Nothing else may use the connection meanwhile.
+    pub(crate) async fn until<T, E>(&self, mut poll: impl FnMut() -> Result<Option<T>, E>) -> Result<T, E> {
         loop {
-            match call() {
-                Err(fault) if would_block(&fault) => self.ready().await,
-                done => return done,
+            match poll()? {
+                Some(done) => return Ok(done),
+                None => self.ready().await,
             }
         }
+    }
+
+    /// Polls two things side by side until both are there.
+    ///
+    /// One may take the other's bytes off the socket. So nobody waits after a round in which one of them was served; and while
+    /// both wait for more, that will wake up both.
+    pub(crate) async fn until_both<A, B, E>(
+        &self,
+        mut poll_a: impl FnMut() -> Result<Option<A>, E>,
+        mut poll_b: impl FnMut() -> Result<Option<B>, E>,
+    ) -> Result<(A, B), E> {
+        let (mut a, mut b) = (None, None);
+        loop {
+            let before = (a.is_some(), b.is_some());
+            if a.is_none() {
+                a = poll_a()?;
+            }
+            if b.is_none() {
+                b = poll_b()?;
+            }
+            match (a, b) {
+                (Some(a), Some(b)) => return Ok((a, b)),
+                waiting => (a, b) = waiting,
+            }
+            if before == (a.is_some(), b.is_some()) {
+                self.ready().await;
+            }
+        }
+    }
+
+    /// Writes a short text.
+    pub(crate) async fn write(&self, channel: &mut Channel, text: &str) -> io::Result<()> {
+        let mut sent = 0;
+        while sent < text.len() {
+            match channel.write(&text.as_bytes()[sent..]) {
+                Ok(count) => sent += count,
+                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => self.ready().await,
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(())
     }
 
     /// Opens a channel and starts `command` in it: two round trips.
@@ -95,8 +141,17 @@ pub(crate) fn open(ssh: &ssh2::Session) -> Result<Channel, ssh2::Error> {
     ssh.channel_open("session", CHANNEL_WINDOW, CHANNEL_PACKET, None)
 }
 
-pub(crate) fn would_block(fault: &ssh2::Error) -> bool {
+fn would_block(fault: &ssh2::Error) -> bool {
     fault.code() == WOULD_BLOCK
+}
+
+/// `None` for a call that would block.
+pub(crate) fn unblocked<T>(result: Result<T, ssh2::Error>) -> Result<Option<T>, ssh2::Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(fault) if would_block(&fault) => Ok(None),
+        Err(fault) => Err(fault),
+    }
 }
 
 /// Reads what is there: `None` when nothing is yet, 0 bytes when nothing will come any more.

@@ -24,7 +24,8 @@ const KEYS_OFFERED: usize = 12;
 /// libssh2's codes for a key that the server does not want.
 const REFUSED: [ErrorCode; 2] = [ErrorCode::Session(-18), ErrorCode::Session(-19)];
 /// libssh2's codes for a connection that is gone: send, disconnect, timeout, receive.
-const GONE: [ErrorCode; 4] = [ErrorCode::Session(-7), ErrorCode::Session(-13), ErrorCode::Session(-9), ErrorCode::Session(-43)];
+const GONE: [ErrorCode; 4] =
+    [ErrorCode::Session(-7), ErrorCode::Session(-13), ErrorCode::Session(-9), ErrorCode::Session(-43)];
 
 pub(super) async fn log_in(config: &PicoConfig, wire: &Wire) -> Result<(), BoardError> {
     let agent = match OpenAgent::open(config, wire) {

@@ -72,7 +72,8 @@ fn a_board_runs_over_opensshs_server() {
     let (_sshd, config) = site("ed25519", "");
     block_on(async {
         let topic = Topic { name: "alice/x".to_owned(), access: None, twin: Some("bob/alice/x".to_owned()) };
-        let board = PicoBoard::join(config, topic);
+        assert_eq!(next(&PicoBoard::join(config.clone(), topic.clone())).await, BoardEvent::Up);
+        let board = PicoBoard::join(config, Topic { twin: None, ..topic });
         assert_eq!(next(&board).await, BoardEvent::Up);
         board.publish(line(1)).unwrap();
         assert_eq!(next(&board).await, BoardEvent::Line(line(1)));

@@ -1,0 +1,67 @@
+//! How long joining takes on loopback, from nothing to `Up`, for an owner and for a guest: `cargo run --example join_time`.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use async_std::task::block_on;
+use p2p_hub::{HostKeySource, Hub, HubConfig, UserKey, UsersSource};
+use p2p_proto::board::{Board, BoardEvent};
+use p2p_proto::ids::ClusterName;
+use p2p_transport_pico::{Agent, PicoBoard, PicoConfig, Session, Topic};
+
+const RUNS: usize = 21;
+
+fn main() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = ["alice", "bob"].map(|name| {
+        let file = folder.path().join(name);
+        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&file).status().unwrap();
+        UserKey { name: name.to_owned(), key: std::fs::read_to_string(file.with_extension("pub")).unwrap() }
+    });
+    let settings = HubConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        users: UsersSource::List(users.into()),
+        host_key: HostKeySource::Ephemeral,
+    };
+    let hub = Hub::start(settings).unwrap();
+    let config = |user: &str| {
+        let mut config = PicoConfig::new(format!("ssh://{}", hub.local_addr()).parse().unwrap());
+        config.identities = vec![folder.path().join(user)];
+        config.agent = Agent::Off;
+        config.accept_host_key = Some(hub.host_key_fingerprint().to_owned());
+        config
+    };
+    let cluster: ClusterName = "alice/friends".parse().unwrap();
+    let bob = "bob".parse().unwrap();
+    let host = Topic { name: cluster.topic(), access: Some(vec!["bob".parse().unwrap()]), twin: None };
+    let guest = Topic { name: cluster.topic(), access: None, twin: Some(cluster.twin_topic(&bob)) };
+    block_on(async {
+        show("log in only", || async {
+            drop(Session::connect(&config("alice")).await.unwrap());
+        })
+        .await;
+        show("owner", || up(PicoBoard::join(config("alice"), host.clone()))).await;
+        let _home = PicoBoard::join(config("alice"), host.clone());
+        let _company = PicoBoard::join(config("alice"), Topic { access: None, ..host.clone() });
+        show("guest", || up(PicoBoard::join(config("bob"), guest.clone()))).await;
+    });
+}
+
+async fn up(board: PicoBoard) {
+    while board.next().await != BoardEvent::Up {}
+}
+
+async fn show<F: Future<Output = ()>>(what: &str, run: impl Fn() -> F) {
+    let mut times: Vec<Duration> = Vec::with_capacity(RUNS);
+    for _ in 0..RUNS {
+        let begun = Instant::now();
+        run().await;
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    println!("{what}: median {:.1} ms, worst {:.1} ms", ms(times[RUNS / 2]), ms(times[RUNS - 1]));
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
