@@ -1,1 +1,31 @@
-fn main() {}
+//! The program `p2p`: share computers among friends.
+//!
+//! It parses, wires the crates together, reports, and exits. One file per subcommand under `commands`; what several of them
+//! need is beside it: the options in [`options`], the wiring in [`wiring`], the folder of keys in [`home`], words for people in
+//! [`trouble`] and [`say`].
+
+// In a program nothing is reachable from outside; `pub` says what a module gives to the others.
+#![allow(unreachable_pub)]
+
+mod commands;
+mod home;
+mod options;
+mod outputs;
+mod say;
+mod terminal;
+mod trouble;
+mod wiring;
+
+use clap::Parser as _;
+
+fn main() -> std::process::ExitCode {
+    let arguments = options::Arguments::parse();
+    say::start_log(&arguments.common);
+    match async_std::task::block_on(commands::run(arguments)) {
+        Ok(code) => code.into(),
+        Err(trouble) => {
+            say::line(&format!("p2p: {trouble}"));
+            trouble.code().into()
+        }
+    }
+}

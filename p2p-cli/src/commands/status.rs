@@ -1,0 +1,143 @@
+//! `p2p status`: who is in a cluster.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use comfy_table::{Table, presets};
+use p2p_proto::link::LinkPath;
+use p2p_scheduler::{Client, Status, WorkerStatus};
+
+use crate::options::Common;
+use crate::trouble::Trouble;
+use crate::wiring::{Patience, Wiring, next_report, say_report};
+
+/// How long workers have to answer, once one is in the cluster.
+const SURVEY: Duration = Duration::from_millis(1500);
+/// Workers that answered are waited for until their round trip is known, at most for so long.
+const SETTLE: Duration = Duration::from_millis(400);
+
+/// Options of `p2p status`.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// How long to try to get into the cluster.
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub wait: Duration,
+}
+
+/// Asks every worker, and prints a table or JSON.
+pub async fn status(common: &Common, options: Options) -> Result<ExitCode, Trouble> {
+    let wiring = Wiring::new(common, "personal").await?;
+    let client = wiring.client()?;
+    client.survey();
+    let surveyed = survey(&client, options.wait).await;
+    let status = client.status();
+    client.close().await;
+    surveyed?;
+    if common.json {
+        print_json(&status)
+    } else {
+        print_table(&status)
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until all workers that answer have been asked.
+async fn survey(client: &Client, wait: Duration) -> Result<(), Trouble> {
+    use p2p_scheduler::Waiting;
+    let mut patience = Patience::new(wait);
+    let mut entered: Option<Instant> = None;
+    let mut changed = Instant::now();
+    let mut seen = 0;
+    loop {
+        if let Some(report) = next_report(client, Duration::from_millis(100)).await {
+            say_report(&report);
+        }
+        let status = client.status();
+        let known = status.workers.iter().filter(|worker| worker.round_trip.is_some()).count();
+        let progress = status.workers.len() + known;
+        if progress != seen {
+            seen = progress;
+            changed = Instant::now();
+        }
+        let waiting = client.waiting();
+        let inside = !matches!(
+            waiting,
+            Some(
+                Waiting::Joining
+                    | Waiting::BoardDown(_)
+                    | Waiting::Misrouted(_)
+                    | Waiting::Failed(_)
+                    | Waiting::Unsigned(_)
+                    | Waiting::Denied(..)
+            )
+        );
+        if !inside {
+            patience.look(waiting)?;
+            continue;
+        }
+        let since = *entered.get_or_insert_with(Instant::now);
+        // The host counts herself, us and the workers: when everybody has answered there is nobody to wait for.
+        let complete = known > 0 && known == status.workers.len() && changed.elapsed() >= SETTLE;
+        if complete || since.elapsed() >= SURVEY {
+            return Ok(());
+        }
+    }
+}
+
+fn print_table(status: &Status) {
+    let host = if status.host_present { "is here" } else { "is away: running links go on, new friends cannot enter" };
+    println!("cluster {}: its host {} {host}", status.cluster, status.cluster.owner());
+    if status.workers.is_empty() {
+        println!("no worker is here; a friend adds one with: p2p worker --cluster {}", status.cluster);
+        return;
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["worker", "busy/slots", "queued", "round trip", "link"]);
+    for worker in &status.workers {
+        let busy = worker.busy.map_or("?".to_owned(), |busy| busy.to_string());
+        let draining = if worker.draining { " (leaving)" } else { "" };
+        table.add_row([
+            format!("{}{draining}", worker.name),
+            format!("{busy}/{}", worker.slots),
+            worker.queued.map_or("?".to_owned(), |queued| queued.to_string()),
+            worker.round_trip.map_or("?".to_owned(), |trip| format!("{:.2} ms", trip.as_secs_f64() * 1e3)),
+            worker.path.as_ref().map_or("not reached".to_owned(), LinkPath::to_string),
+        ]);
+    }
+    println!("{table}");
+}
+
+fn print_json(status: &Status) {
+    let workers: Vec<_> = status.workers.iter().map(worker_json).collect();
+    let all = serde_json::json!({
+        "cluster": status.cluster.to_string(),
+        "host": { "user": status.cluster.owner().as_str(), "present": status.host_present },
+        "peers": status.peers,
+        "slots": status.workers.iter().map(|worker| u64::from(worker.slots)).sum::<u64>(),
+        "busy": status.workers.iter().filter_map(|worker| worker.busy).map(u64::from).sum::<u64>(),
+        "queued": status.workers.iter().filter_map(|worker| worker.queued).map(u64::from).sum::<u64>(),
+        "workers": workers,
+    });
+    println!("{all}");
+}
+
+fn worker_json(worker: &WorkerStatus) -> serde_json::Value {
+    let (kind, via) = match &worker.path {
+        Some(LinkPath::Direct(address)) => ("direct", Some(address.as_str())),
+        Some(LinkPath::Relayed(relay)) => ("relayed", Some(relay.as_str())),
+        Some(LinkPath::Memory) => ("memory", None),
+        None => ("none", None),
+    };
+    serde_json::json!({
+        "name": worker.name.to_string(),
+        "slots": worker.slots,
+        "busy": worker.busy,
+        "queued": worker.queued,
+        "round_trip_ms": worker.round_trip.map(|trip| trip.as_secs_f64() * 1e3),
+        "link": kind,
+        "via": via,
+        "leaving": worker.draining,
+    })
+}

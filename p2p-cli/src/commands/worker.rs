@@ -1,0 +1,148 @@
+//! `p2p worker`: offers this machine's slots to a cluster.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use futures::FutureExt as _;
+use p2p_executor::{CommandConfig, CommandExecutor};
+use p2p_proto::board::message::Offer;
+use p2p_proto::ids::UserName;
+use p2p_scheduler::machine::admission::AdmissionEvent;
+use p2p_scheduler::{TrustStore, Waiting, Worker, WorkerOffer, WorkerReport};
+
+use super::Signals;
+use crate::options::Common;
+use crate::say;
+use crate::trouble::{Code, Trouble};
+use crate::wiring::{Wiring, other_host};
+
+/// Options of `p2p worker`.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Tasks to run at a time [default: as many as there are processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(p2p_proto::limits::SLOTS)))]
+    pub slots: Option<u32>,
+
+    /// Serve these users only.
+    #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
+    pub allow: Vec<UserName>,
+
+    /// How long to work; what runs then is finished first.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+
+    /// Words that tasks may ask for, such as `gpu`.
+    #[arg(long = "label", value_name = "WORD")]
+    pub labels: Vec<String>,
+}
+
+/// Works until it is interrupted or the time is over.
+pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Trouble> {
+    let mut signals = Signals::listen()?;
+    let wiring = Wiring::new(common, "personal").await?;
+    let executor = CommandExecutor::new(CommandConfig::default())
+        .map_err(|fault| Trouble::new(Code::System, fault.to_string()))?;
+    let slots = options.slots.unwrap_or_else(processors);
+    let offer = WorkerOffer {
+        offer: Offer { slots, free: slots, labels: options.labels.clone(), ..Offer::default() },
+        allow: (!options.allow.is_empty()).then(|| options.allow.iter().cloned().collect()),
+    };
+    let store = Arc::clone(&wiring.home) as Arc<dyn TrustStore>;
+    let worker = Worker::join(&wiring.member, offer, Arc::new(executor), wiring.board(None), wiring.transport(), store)
+        .map_err(|fault| Trouble::new(Code::Input, fault.to_string()))?;
+    let cluster = &wiring.member.cluster;
+    say::info(&format!("joining {cluster} with {slots} slots"));
+    let mut over = Box::pin(after(options.duration).fuse());
+    let mut left = Box::pin(worker.left().fuse());
+    let mut told = Told::default();
+    let mut stops = 0;
+    loop {
+        futures::select! {
+            () = left => break,
+            () = signals.next().fuse() => {
+                stops += 1;
+                match stops {
+                    1 => worker.drain(),
+                    2 => {
+                        say::info("killing what runs");
+                        worker.stop();
+                    }
+                    _ => return Ok(Code::Interrupted.into()),
+                }
+            }
+            () = over => {
+                say::info("the time is over (--duration)");
+                worker.drain();
+            }
+            report = worker.report().fuse() => match report {
+                Some(report) => told.say(&report, cluster)?,
+                None => break,
+            },
+        }
+    }
+    say::info("left");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn after(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => async_std::task::sleep(duration).await,
+        None => futures::future::pending().await,
+    }
+}
+
+fn processors() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
+}
+
+/// What was said already: a worker may try for days, and says each thing once until it changes.
+#[derive(Default)]
+struct Told {
+    trouble: Option<String>,
+}
+
+impl Told {
+    fn say(&mut self, report: &WorkerReport, cluster: &p2p_proto::ids::ClusterName) -> Result<(), Trouble> {
+        match report {
+            WorkerReport::BoardUp => {
+                self.trouble = None;
+                log::info!("the board is up");
+            }
+            WorkerReport::BoardDown { reason, retry_in } if !retry_in.is_zero() => {
+                self.once(format!("the board is away: {reason}; it is tried again, running tasks go on"));
+            }
+            WorkerReport::BoardDown { reason, .. } => log::info!("{reason}; back at once"),
+            WorkerReport::Misrouted { .. } => self.once(format!("waiting: {}", Waiting::Misrouted(cluster.clone()))),
+            WorkerReport::Failed(error) => return Err(error.clone().into()),
+            WorkerReport::Admission(AdmissionEvent::Admitted { host, first_sight, .. }) => {
+                if *first_sight {
+                    say::info(&format!("met the cluster's host for the first time; her key is {}", host.fingerprint()));
+                }
+                say::info(&format!("at work for {cluster}"));
+            }
+            WorkerReport::Admission(AdmissionEvent::Denied(why)) => {
+                self.once(format!("waiting: {}", Waiting::Denied(cluster.clone(), *why)));
+            }
+            WorkerReport::Admission(AdmissionEvent::OtherHost { pinned, seen }) => say::line(&other_host(pinned, seen)),
+            WorkerReport::Linked { user, path } => say::info(&format!("{user} is linked, {path}")),
+            WorkerReport::Unlinked { user, error } => log::info!("the link to {user} ended: {error}"),
+            WorkerReport::Refused { why } => say::info(why),
+            WorkerReport::Started { user } => log::debug!("a task of {user} runs"),
+            WorkerReport::Ended { user, ended } => log::debug!("a task of {user} ended: {ended:?}"),
+            WorkerReport::Draining { running: 0 } => say::info("leaving"),
+            WorkerReport::Draining { running } => {
+                say::info(&format!("no more tasks; {running} still run (interrupt again to kill them)"));
+            }
+        }
+        Ok(())
+    }
+
+    fn once(&mut self, text: String) {
+        if self.trouble.as_ref() != Some(&text) {
+            say::info(&text);
+            self.trouble = Some(text);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The folder of keys and of what is trusted: `identity.key` (secret), and one file per cluster.
+//!
+//! Files are written whole and put in place by renaming, so that a crash leaves the old or the new one.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use p2p_proto::ids::{ClusterName, MachineKey, UserName};
+use p2p_proto::trust::{Identity, Membership};
+use p2p_scheduler::TrustStore;
+use serde::{Deserialize, Serialize};
+
+use crate::trouble::{Code, Trouble};
+
+const IDENTITY_FILE: &str = "identity.key";
+const CLUSTERS_FOLDER: &str = "clusters";
+/// A cluster's file, bytes: far above what thousands of friends need.
+const CLUSTER_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The folder.
+#[derive(Debug)]
+pub struct Home {
+    folder: PathBuf,
+    writing: Mutex<()>,
+}
+
+/// What is trusted in one cluster.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Trusted {
+    /// The pinned host key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<MachineKey>,
+    /// This machine's membership.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub membership: Option<Membership>,
+    /// As a host: which machine is whose.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bindings: BTreeMap<UserName, MachineKey>,
+    /// As a host: the counter of signatures.
+    #[serde(default)]
+    pub serial: u64,
+}
+
+impl Home {
+    /// Opens `folder`, or the system's folder for configuration.
+    pub fn open(folder: Option<&Path>) -> Result<Self, Trouble> {
+        let folder = match folder {
+            Some(folder) => folder.to_owned(),
+            None => directories::ProjectDirs::from("", "", "p2p")
+                .map(|dirs| dirs.config_dir().to_owned())
+                .ok_or_else(|| Trouble::new(Code::System, "no home folder is known: name a folder with --home DIR"))?,
+        };
+        let home = Self { folder, writing: Mutex::new(()) };
+        make_folder(&home.folder.join(CLUSTERS_FOLDER))
+            .map_err(|fault| home.trouble("the folder of keys cannot be made", &home.folder, &fault))?;
+        Ok(home)
+    }
+
+    /// This machine's identity, made at the first call.
+    pub fn identity(&self) -> Result<Identity, Trouble> {
+        let path = self.folder.join(IDENTITY_FILE);
+        match fs::read(&path) {
+            Ok(bytes) => {
+                check_private(&path)?;
+                let secret: [u8; 32] = bytes.try_into().map_err(|_| {
+                    let words = format!(
+                        "{} is no key of this program: restore it, or move it away to get a new one",
+                        path.display()
+                    );
+                    Trouble::new(Code::System, words)
+                })?;
+                Ok(Identity::from_secret(&secret))
+            }
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => self.make_identity(&path),
+            Err(fault) => Err(self.trouble("the machine's key cannot be read", &path, &fault)),
+        }
+    }
+
+    fn make_identity(&self, path: &Path) -> Result<Identity, Trouble> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret)
+            .map_err(|fault| Trouble::system("the system has no randomness for a key", fault))?;
+        match place_new(path, &secret) {
+            Ok(()) => Ok(Identity::from_secret(&secret)),
+            // Another process of ours was quicker: its key counts.
+            Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => self.identity(),
+            Err(fault) => Err(self.trouble("the machine's key cannot be kept", path, &fault)),
+        }
+    }
+
+    /// What is trusted in a cluster; nothing if there is no file.
+    pub fn trusted(&self, cluster: &ClusterName) -> Result<Trusted, Trouble> {
+        let path = self.cluster_file(cluster);
+        let too_large = fs::metadata(&path).is_ok_and(|meta| meta.len() > CLUSTER_FILE_BYTES);
+        match fs::read(&path) {
+            Ok(bytes) if !too_large => serde_json::from_slice(&bytes).map_err(|fault| {
+                let words =
+                    format!("{} cannot be understood ({fault}): mend it, or remove it to trust anew", path.display());
+                Trouble::new(Code::System, words)
+            }),
+            Ok(_) => Err(Trouble::new(Code::System, format!("{} is far too large to be ours", path.display()))),
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(Trusted::default()),
+            Err(fault) => Err(self.trouble("what is trusted cannot be read", &path, &fault)),
+        }
+    }
+
+    /// Changes what is trusted in a cluster.
+    pub fn change(&self, cluster: &ClusterName, change: impl FnOnce(&mut Trusted)) -> Result<(), Trouble> {
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trusted = self.trusted(cluster)?;
+        change(&mut trusted);
+        let path = self.cluster_file(cluster);
+        let text = serde_json::to_vec_pretty(&trusted)
+            .map_err(|fault| Trouble::system("what is trusted cannot be written", fault))?;
+        replace(&path, &text).map_err(|fault| self.trouble("what is trusted cannot be kept", &path, &fault))
+    }
+
+    /// The clusters of which something is kept.
+    pub fn clusters(&self) -> Result<Vec<ClusterName>, Trouble> {
+        let folder = self.folder.join(CLUSTERS_FOLDER);
+        let entries =
+            fs::read_dir(&folder).map_err(|fault| self.trouble("what is trusted cannot be listed", &folder, &fault))?;
+        let mut clusters: Vec<ClusterName> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter_map(|name| name.strip_suffix(".json")?.replacen('+', "/", 1).parse().ok())
+            .collect();
+        clusters.sort();
+        Ok(clusters)
+    }
+
+    /// Where the folder is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// `+` is in no user's and no cluster's name.
+    fn cluster_file(&self, cluster: &ClusterName) -> PathBuf {
+        self.folder.join(CLUSTERS_FOLDER).join(format!("{}+{}.json", cluster.owner(), cluster.name()))
+    }
+
+    fn trouble(&self, what: &str, path: &Path, fault: &io::Error) -> Trouble {
+        let words = format!(
+            "{what} in {}: {fault}; check its rights and room, or name another folder with --home DIR",
+            path.display()
+        );
+        Trouble::new(Code::System, words)
+    }
+}
+
+impl TrustStore for Home {
+    fn load(&self, cluster: &ClusterName) -> (Option<MachineKey>, Option<Membership>) {
+        match self.trusted(cluster) {
+            Ok(trusted) => (trusted.host, trusted.membership),
+            Err(trouble) => {
+                log::warn!("{trouble}");
+                (None, None)
+            }
+        }
+    }
+
+    fn save(&self, cluster: &ClusterName, host: MachineKey, membership: &Membership) {
+        let changed = self.change(cluster, |trusted| {
+            trusted.host = Some(host);
+            trusted.membership = Some(membership.clone());
+        });
+        if let Err(trouble) = changed {
+            log::warn!("{trouble}");
+        }
+    }
+
+    fn load_bindings(&self, cluster: &ClusterName) -> (Vec<(UserName, MachineKey)>, u64) {
+        match self.trusted(cluster) {
+            Ok(trusted) => (trusted.bindings.into_iter().collect(), trusted.serial),
+            Err(trouble) => {
+                log::warn!("{trouble}");
+                (Vec::new(), 0)
+            }
+        }
+    }
+
+    fn bind(&self, cluster: &ClusterName, user: &UserName, machine: MachineKey, serial: u64) {
+        let changed = self.change(cluster, |trusted| {
+            trusted.bindings.insert(user.clone(), machine);
+            trusted.serial = trusted.serial.max(serial);
+        });
+        if let Err(trouble) = changed {
+            log::warn!("{trouble}");
+        }
+    }
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+fn private_file(path: &Path) -> io::Result<fs::File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Writes beside `path` under a name that no other process uses.
+fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
+    let mut suffix = [0; 8];
+    getrandom::fill(&mut suffix).map_err(io::Error::other)?;
+    let beside = path.with_extension(format!("{:016x}.new", u64::from_ne_bytes(suffix)));
+    let mut file = private_file(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    Ok(beside)
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = write_beside(path, bytes)?;
+    fs::rename(&beside, path)
+}
+
+/// Puts a file in place that must not be there yet: of several processes exactly one succeeds, and none sees half a file.
+fn place_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = write_beside(path, bytes)?;
+    let placed = fs::hard_link(&beside, path);
+    fs::remove_file(&beside)?;
+    placed
+}
+
+#[cfg(unix)]
+fn check_private(path: &Path) -> Result<(), Trouble> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = fs::metadata(path).map_or(0, |meta| meta.permissions().mode());
+    if mode & 0o077 != 0 {
+        let shown = path.display();
+        let words = format!("others on this machine may read the secret key {shown}: run chmod 600 {shown}");
+        return Err(Trouble::new(Code::System, words));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_private(_: &Path) -> Result<(), Trouble> {
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! The command line: options that several commands share, and the list of commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use p2p_proto::ids::{ClusterName, UserName};
+use p2p_transport_pico::BoardAddress;
+
+use crate::commands::{demo, host, hub, id, map, run, status, trust, worker};
+
+/// Share computers among friends: one hosts a cluster, each adds workers, anyone on the list uses them.
+#[derive(Debug, Parser)]
+#[command(name = "p2p", version, propagate_version = true, infer_subcommands = false)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run one command on a worker, with live output and its exit code.
+    Run(run::Options),
+    /// Run a command for each of many inputs, on all workers.
+    Map(map::Options),
+    /// Offer this machine's slots to a cluster.
+    Worker(worker::Options),
+    /// Open a cluster of one's own for friends.
+    Host(host::Options),
+    /// Show who is in a cluster, slots, queue, direct or relayed.
+    Status(status::Options),
+    /// Serve a board of one's own.
+    Hub(hub::Options),
+    /// Show who one is: account, key, fingerprint.
+    Id(id::Options),
+    /// List or forget whose keys this machine trusts.
+    Trust(trust::Options),
+    /// All of it on this machine: a hub, a host, two workers, and a picture.
+    Demo(demo::Options),
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// The board where peers meet.
+    #[arg(
+        long,
+        global = true,
+        env = "P2P_BOARD",
+        default_value = "ssh://pipe.pico.sh",
+        value_name = "ssh://HOST[:PORT]"
+    )]
+    pub board: BoardAddress,
+
+    /// The cluster [default: USER/friends when users are named, else USER/personal]
+    #[arg(long, global = true, env = "P2P_CLUSTER", value_name = "OWNER/NAME")]
+    pub cluster: Option<ClusterName>,
+
+    /// Your user name on the board, instead of asking the board for it.
+    #[arg(long, global = true, env = "P2P_USER", value_name = "NAME")]
+    pub board_user: Option<UserName>,
+
+    /// An SSH key file for the board; may be given several times [default: the agent's, then ~/.ssh/id_*]
+    #[arg(short, long, global = true, env = "P2P_IDENTITY", value_name = "FILE")]
+    pub identity: Vec<PathBuf>,
+
+    /// The file of known SSH host keys [default: ~/.ssh/known_hosts]
+    #[arg(long, global = true, env = "P2P_KNOWN_HOSTS", value_name = "FILE")]
+    pub known_hosts: Option<PathBuf>,
+
+    /// Trust a board with exactly this key, as `ssh-keygen -l` prints it.
+    #[arg(long, global = true, env = "P2P_BOARD_KEY", value_name = "SHA256:...")]
+    pub board_key: Option<String>,
+
+    /// A Transit relay for when no direct connection comes about; may be given several times; `none` for none
+    /// [default: Magic Wormhole's public one]
+    #[arg(long, global = true, env = "P2P_RELAY", value_name = "tcp:HOST:PORT")]
+    pub relay: Vec<String>,
+
+    /// Connect to peers at private addresses outside this machine's own networks too.
+    #[arg(long, global = true)]
+    pub lan: bool,
+
+    /// The folder of keys and of what is trusted [default: the system's folder for configuration, p2p in it]
+    #[arg(long, global = true, env = "P2P_HOME", value_name = "DIR")]
+    pub home: Option<PathBuf>,
+
+    /// Print JSON where there is something to print.
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Say only what went wrong.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+
+    /// Say more; twice for even more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}

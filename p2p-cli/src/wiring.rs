@@ -1,0 +1,215 @@
+//! Puts the crates together for a command: keys, board, links.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_std::future::timeout;
+use p2p_proto::board::Board;
+use p2p_proto::ids::{ClusterName, UserName};
+use p2p_proto::link::LinkTransport;
+use p2p_scheduler::{Client, ClientReport, Member, Waiting};
+use p2p_transport_pico::{PicoBoard, PicoConfig, Session, Topic};
+use p2p_transport_wormhole::{RelayAddress, WormholeConfig, WormholeTransport};
+
+use crate::home::Home;
+use crate::options::Common;
+use crate::say;
+use crate::terminal;
+use crate::trouble::{Code, Trouble};
+
+/// For this long a client tries to get into a cluster that does not answer, before it gives up: a host who was thrown off the board is
+/// back within seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A wait that is longer than this is explained.
+const EXPLAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// This machine's way into a cluster.
+pub struct Wiring {
+    pub member: Member,
+    pub home: Arc<Home>,
+    config: PicoConfig,
+    links: WormholeConfig,
+}
+
+impl Wiring {
+    /// Finds out who one is and which cluster is meant. `default_name` is the cluster's name where none was given.
+    pub async fn new(common: &Common, default_name: &str) -> Result<Self, Trouble> {
+        let home = Arc::new(Home::open(common.home.as_deref())?);
+        let config = board_config(common);
+        let links = link_config(common)?;
+        let user = user(common, &config).await?;
+        let cluster = match &common.cluster {
+            Some(cluster) => cluster.clone(),
+            None => ClusterName::new(user.clone(), default_name)
+                .map_err(|fault| Trouble::new(Code::Usage, fault.to_string()))?,
+        };
+        let hostname = gethostname::gethostname().to_string_lossy().into_owned();
+        let member = Member { cluster, user, identity: home.identity()?, hostname };
+        Ok(Self { member, home, config, links })
+    }
+
+    /// The board of the cluster; with the access list where one is given.
+    pub fn board(&self, access: Option<Vec<UserName>>) -> Arc<dyn Board> {
+        let cluster = &self.member.cluster;
+        let own = cluster.owner() == &self.member.user;
+        let topic =
+            Topic { name: cluster.topic(), access, twin: (!own).then(|| cluster.twin_topic(&self.member.user)) };
+        Arc::new(PicoBoard::join(self.config.clone(), topic))
+    }
+
+    /// Links.
+    pub fn transport(&self) -> Arc<dyn LinkTransport> {
+        Arc::new(WormholeTransport::new(self.links.clone()))
+    }
+
+    /// A client of the cluster.
+    pub fn client(&self) -> Result<Client, Trouble> {
+        let store = Arc::clone(&self.home) as Arc<dyn p2p_scheduler::TrustStore>;
+        Client::join(&self.member, self.board(None), self.transport(), store)
+            .map_err(|fault| Trouble::system("a client cannot be made", fault))
+    }
+}
+
+/// How to log in to the board.
+pub fn board_config(common: &Common) -> PicoConfig {
+    let mut config = PicoConfig::new(common.board.clone());
+    if !common.identity.is_empty() {
+        config.identities.clone_from(&common.identity);
+        // Whoever names a key means that one: another key is another account.
+        config.default_identities.clear();
+        config.agent = p2p_transport_pico::Agent::Off;
+    }
+    if let Some(path) = &common.known_hosts {
+        config.known_hosts.clone_from(path);
+    }
+    config.accept_host_key.clone_from(&common.board_key);
+    config.prompt = terminal::prompt();
+    config
+}
+
+/// The user's name, as given or as the board knows it.
+pub async fn user(common: &Common, config: &PicoConfig) -> Result<UserName, Trouble> {
+    if let Some(user) = &common.board_user {
+        return Ok(user.clone());
+    }
+    let mut session = Session::connect(config).await?;
+    Ok(session.user().await?)
+}
+
+fn link_config(common: &Common) -> Result<WormholeConfig, Trouble> {
+    let mut config = WormholeConfig { lan: common.lan, ..WormholeConfig::default() };
+    if !common.relay.is_empty() {
+        let named = common.relay.iter().filter(|relay| *relay != "none");
+        let relays: Result<Vec<RelayAddress>, _> = named.map(|relay| relay.parse()).collect();
+        config.relays = relays.map_err(|fault| Trouble::new(Code::Usage, format!("--relay: {fault}")))?;
+    }
+    Ok(config)
+}
+
+/// Watches over a client's wait for its first worker: explains it, and says when to give up.
+pub struct Patience {
+    since: Instant,
+    wait: Duration,
+    explained: Option<Waiting>,
+}
+
+impl Patience {
+    /// Waits up to `wait` for a worker.
+    pub fn new(wait: Duration) -> Self {
+        Self { since: Instant::now(), wait, explained: None }
+    }
+
+    /// Something works: the wait begins anew.
+    pub fn reset(&mut self) {
+        self.since = Instant::now();
+        self.explained = None;
+    }
+
+    /// When to look again.
+    pub fn next_look(&self) -> Duration {
+        let waited = self.since.elapsed();
+        if waited < EXPLAIN_AFTER { EXPLAIN_AFTER - waited } else { EXPLAIN_AFTER }
+    }
+
+    /// Looks at why tasks wait. Says so once it takes long.
+    ///
+    /// # Errors
+    /// When waiting longer makes no sense.
+    pub fn look(&mut self, waiting: Option<Waiting>) -> Result<(), Trouble> {
+        let Some(waiting) = waiting else {
+            self.reset();
+            return Ok(());
+        };
+        let waited = self.since.elapsed();
+        if let Some(trouble) = hopeless(&waiting, waited, self.wait) {
+            return Err(trouble);
+        }
+        if waited >= EXPLAIN_AFTER && self.explained.as_ref() != Some(&waiting) {
+            say::info(&format!("waiting: {waiting}"));
+            self.explained = Some(waiting);
+        }
+        Ok(())
+    }
+}
+
+/// Whether to give up on this wait after `waited`.
+fn hopeless(waiting: &Waiting, waited: Duration, wait: Duration) -> Option<Trouble> {
+    let words = waiting.to_string();
+    let (code, limit) = match waiting {
+        Waiting::Failed(error) => return Some(error.clone().into()),
+        Waiting::Denied(..) => (Code::NoCluster, Duration::ZERO),
+        Waiting::Misrouted(_) | Waiting::Unsigned(_) => (Code::NoCluster, PATIENCE),
+        Waiting::BoardDown(_) => (Code::Unavailable, PATIENCE),
+        Waiting::Joining => (Code::Unavailable, wait),
+        Waiting::NoWorkers(_) | Waiting::Unoffered { .. } | Waiting::Connecting(_) => (Code::Unavailable, wait),
+        Waiting::Busy { .. } => return None,
+    };
+    (waited >= limit).then(|| {
+        let after = if limit.is_zero() {
+            String::new()
+        } else {
+            format!(" (waited {} s; --wait changes that)", waited.as_secs())
+        };
+        Trouble::new(code, format!("{words}{after}"))
+    })
+}
+
+/// Says what a client reports, as far as a person wants to know.
+pub fn say_report(report: &ClientReport) {
+    use p2p_scheduler::machine::admission::AdmissionEvent;
+    match report {
+        ClientReport::Linked { worker, path } => log::info!("linked to {worker}, {path}"),
+        ClientReport::Unlinked { worker, error, again } if *again > 0 => {
+            say::info(&format!("lost {worker} ({error}); {again} tasks start again elsewhere"));
+        }
+        ClientReport::Unlinked { worker, error, .. } => log::info!("the link to {worker} ended: {error}"),
+        ClientReport::CallFailed { worker, why } => say::info(&format!("{worker} cannot be reached: {why}")),
+        ClientReport::Draining(worker) => log::info!("{worker} takes no more tasks"),
+        ClientReport::Admission(AdmissionEvent::Admitted { host, first_sight: true, .. }) => {
+            say::info(&format!("met the cluster's host for the first time; her key is {}", host.fingerprint()));
+        }
+        ClientReport::Admission(AdmissionEvent::OtherHost { pinned, seen }) => say::line(&other_host(pinned, seen)),
+        ClientReport::Admission(_) => {}
+        ClientReport::BoardUp => log::info!("the board is up"),
+        ClientReport::BoardDown { reason, retry_in } => {
+            log::info!("the board is away ({reason}); next try in {:.1} s", retry_in.as_secs_f32());
+        }
+        ClientReport::Misrouted { .. } | ClientReport::Failed(_) => {}
+    }
+}
+
+/// Somebody signs as host with a key that is not the pinned one.
+pub fn other_host(pinned: &p2p_proto::ids::MachineKey, seen: &p2p_proto::ids::MachineKey) -> String {
+    format!(
+        "p2p: WARNING: somebody signs as this cluster's host with another key than the one this machine knows, and is ignored.\n\
+         known: {}\n seen: {}\n\
+         If the host has a new machine, ask her for its fingerprint (p2p id), then: p2p trust forget --host --cluster OWNER/NAME",
+        pinned.fingerprint(),
+        seen.fingerprint()
+    )
+}
+
+/// The next of a client's reports within `limit`, or nothing.
+pub async fn next_report(client: &Client, limit: Duration) -> Option<ClientReport> {
+    timeout(limit, client.report()).await.ok().flatten()
+}
