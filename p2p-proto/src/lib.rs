@@ -27,7 +27,7 @@ pub mod trust;
 
 /// The protocol version that this crate speaks, on the board and on links.
 ///
-/// A peer speaks with versions `VERSION - 1` and `VERSION`; beyond that it refuses and says who must upgrade (L-03).
+/// One release apart is close enough, beyond that a peer refuses and says who must upgrade (L-03): see [`common_version`].
 pub const VERSION: u16 = 1;
 
 /// The version that this program and one of version `theirs` speak with each other: the lower one of both.

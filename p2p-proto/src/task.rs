@@ -15,7 +15,7 @@ pub struct TaskSpec {
     #[serde(rename = "r")]
     pub runtime: String,
     /// What the runtime gets: a [`Command`] as CBOR, or a function's input.
-    #[serde(rename = "p", default, skip_serializing_if = "Content::is_empty")]
+    #[serde(rename = "p", default, skip_serializing_if = "Content::is_left_out")]
     pub payload: Content,
     /// Files that must be in the scratch folder before it starts.
     #[serde(rename = "i", default, skip_serializing_if = "Vec::is_empty")]
@@ -90,6 +90,11 @@ impl Content {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.size() == 0
+    }
+
+    /// Nothing, here: what a reader takes a left-out field for. Nothing that is streamed is said, for its end follows.
+    pub(crate) fn is_left_out(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -196,7 +196,7 @@ pub struct Finished {
     #[serde(rename = "e")]
     pub ended: Ended,
     /// What a function returned.
-    #[serde(rename = "v", default, skip_serializing_if = "Content::is_empty")]
+    #[serde(rename = "v", default, skip_serializing_if = "Content::is_left_out")]
     pub value: Content,
     /// Files that came back; their content came before on [`Channel::Output`], or is inline.
     #[serde(rename = "o", default, skip_serializing_if = "Vec::is_empty")]
