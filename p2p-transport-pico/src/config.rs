@@ -11,6 +11,8 @@ use crate::address::BoardAddress;
 
 /// How long a connection may take, login included, without the time that a person needs to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// pico.sh and the hub give a sign of life every 5 s.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Key files that are tried when the agent has none that fits, in `~/.ssh`.
 const DEFAULT_IDENTITIES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 
@@ -34,6 +36,9 @@ pub struct PicoConfig {
     pub prompt: Option<Arc<dyn Prompt>>,
     /// How long a connection may take, login included, without the time that a person needs to answer.
     pub connect_timeout: Duration,
+    /// A connection is given up after this long without a byte from the server, who is asked for one at a third of it; 30 s
+    /// unless changed, and no less than three times what the server needs to answer.
+    pub silence: Duration,
     /// Makes the waits between tries repeatable; `None` in daily use.
     pub seed: Option<u64>,
     passphrases: Arc<Mutex<HashMap<PathBuf, String>>>,
@@ -73,6 +78,7 @@ impl PicoConfig {
             accept_host_key: None,
             prompt: None,
             connect_timeout: CONNECT_TIMEOUT,
+            silence: SILENCE,
             seed: None,
             passphrases: Arc::default(),
         }
@@ -103,6 +109,7 @@ impl fmt::Debug for PicoConfig {
             .field("accept_host_key", &self.accept_host_key)
             .field("prompt", &self.prompt.is_some())
             .field("connect_timeout", &self.connect_timeout)
+            .field("silence", &self.silence)
             .finish_non_exhaustive()
     }
 }

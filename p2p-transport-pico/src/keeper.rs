@@ -96,7 +96,7 @@ impl<'a> Keeper<'a> {
         };
         self.shared.report(BoardEvent::Up);
         let up = Instant::now();
-        let ended = match Visit::new(self.shared, self.topic, wire, opened).run().await {
+        let ended = match Visit::new(self.shared, self.config, self.topic, wire, opened).run().await {
             Ended::Lost(fault) => self.lost(&fault),
             ended => ended,
         };

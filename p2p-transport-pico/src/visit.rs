@@ -13,15 +13,12 @@ use ssh2::Channel;
 
 use crate::board::{Shared, Topic};
 use crate::call::Call;
+use crate::config::PicoConfig;
 use crate::listing::Listing;
 use crate::opening::Opened;
 use crate::own_lines::OwnLines;
 use crate::wire::{self, Wire};
 
-/// The server is given up after this long without a sign of life; pico.sh and the hub give one every 5 s.
-const SILENCE: Duration = Duration::from_secs(30);
-/// Servers that give no sign of life by themselves are asked for one after this long.
-const ASK_AFTER: Duration = Duration::from_secs(10);
 /// A line that has begun to leave must be out by then.
 const SEND_STALL: Duration = Duration::from_secs(30);
 /// How often the owner looks whether the topic still carries her list (B-06).
@@ -67,6 +64,7 @@ impl From<io::Error> for Ended {
 pub(crate) struct Visit<'a> {
     shared: &'a Shared,
     topic: &'a Topic,
+    silence: Duration,
     wire: &'a Wire,
     channel: Channel,
     lines: Lines,
@@ -100,12 +98,19 @@ struct ListWatch {
 
 impl<'a> Visit<'a> {
     /// Stays on a topic that was opened over `wire`.
-    pub(crate) fn new(shared: &'a Shared, topic: &'a Topic, wire: &'a Wire, opened: Opened) -> Self {
+    pub(crate) fn new(
+        shared: &'a Shared,
+        config: &'a PicoConfig,
+        topic: &'a Topic,
+        wire: &'a Wire,
+        opened: Opened,
+    ) -> Self {
         let now = Instant::now();
         let list = topic.access.is_some().then_some(ListWatch { call: None, next: now, shown: false, missed: false });
         Self {
             shared,
             topic,
+            silence: config.silence,
             wire,
             channel: opened.channel,
             lines: opened.lines,
@@ -290,22 +295,22 @@ impl<'a> Visit<'a> {
     }
 
     fn next_deadline(&self) -> Instant {
-        let sign_of_life = self.heard + if self.asked { SILENCE } else { ASK_AFTER };
+        let sign_of_life = self.heard + if self.asked { self.silence } else { self.silence / 3 };
         let list = self.list.as_ref().filter(|watch| watch.call.is_none()).map(|watch| watch.next);
         let stall = self.sending.as_ref().and_then(|line| line.begun).map(|begun| begun + SEND_STALL);
         [list, stall].into_iter().flatten().fold(sign_of_life, Instant::min)
     }
 
     fn handle_time(&mut self, now: Instant) -> Result<(), Ended> {
-        if now >= self.heard + SILENCE {
-            return Err(Ended::Lost(format!("nothing was heard from the server for {} s", SILENCE.as_secs())));
+        if now >= self.heard + self.silence {
+            return Err(Ended::Lost(format!("nothing was heard from the server for {} s", self.silence.as_secs())));
         }
         let begun = self.sending.as_ref().and_then(|line| line.begun);
         if begun.is_some_and(|begun| now >= begun + SEND_STALL) {
             return Err(Ended::Lost(format!("the server took nothing for {} s", SEND_STALL.as_secs())));
         }
         // Not beside a half-sent line: libssh2 could then finish neither.
-        if now >= self.heard + ASK_AFTER && !self.asked && begun.is_none() {
+        if now >= self.heard + self.silence / 3 && !self.asked && begun.is_none() {
             self.asked = true;
             self.wire.ssh.set_keepalive(true, 1);
             self.wire.ssh.keepalive_send()?;

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_std::task::block_on;
 use p2p_hub::{HostKeySource, Hub, HubConfig, UserKey, UsersSource};
@@ -14,6 +14,7 @@ use p2p_transport_pico::{Listing, PicoBoard, PicoConfig, Session, Topic};
 use tempfile::TempDir;
 
 use crate::kit::{config, line, make_key, next, public_half, until, until_up, wait_until};
+use crate::relay::Relay;
 
 const TOPIC: &str = "alice/friends/future.p2p";
 
@@ -196,7 +197,7 @@ fn a_host_left_alone_comes_back_with_her_list() {
         let guest = site.guest("bob");
         until_up(&guest).await;
         // Thrown out within the first second she would wait a little instead.
-        async_std::task::sleep(std::time::Duration::from_millis(1100)).await;
+        async_std::task::sleep(Duration::from_millis(1100)).await;
         guest.close().await;
         let BoardEvent::Down { retry_in, .. } = next(&host).await else { panic!("she was not thrown out") };
         assert!(retry_in.is_zero());
@@ -242,6 +243,24 @@ fn members_find_each_other_again_after_the_hub_was_away() {
         site.settled(2, &["bob"]).await;
         guest.publish(line(2)).unwrap();
         assert_eq!(until(&host, |event| matches!(event, BoardEvent::Line(_))).await, BoardEvent::Line(line(2)));
+    });
+}
+
+#[test]
+fn a_dead_line_is_noticed_and_left() {
+    let site = Site::start();
+    let relay = Relay::start(site.address);
+    let mut config = site.config("alice");
+    config.address = format!("ssh://{}", relay.address).parse().unwrap();
+    config.accept_host_key = site.hub.as_ref().map(|hub| hub.host_key_fingerprint().to_owned());
+    config.silence = Duration::from_secs(3);
+    block_on(async {
+        let board = PicoBoard::join(config, Topic { name: TOPIC.to_owned(), access: None, twin: None });
+        until_up(&board).await;
+        let down = relay.dead_during(until(&board, |event| matches!(event, BoardEvent::Down { .. }))).await;
+        let BoardEvent::Down { reason, .. } = down else { unreachable!() };
+        assert!(reason.contains("nothing was heard"), "{reason}");
+        until_up(&board).await;
     });
 }
 

@@ -1,16 +1,18 @@
 //! Logging in to OpenSSH's server: keys, passphrases, agents, host keys.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_std::task::block_on;
 use p2p_proto::board::{Board, BoardError, BoardEvent};
 use p2p_transport_pico::{Agent, PicoBoard, PicoConfig, Session, Topic};
 use tempfile::TempDir;
 
-use crate::kit::{Person, config, line, make_key, next, tool, until, until_up};
+use crate::kit::{DEADLINE, Person, config, line, make_key, next, tool, until, until_up};
 use crate::sshd::Sshd;
 
 /// A server with one user, whose key is of this kind, and how to log in to it.
@@ -133,7 +135,7 @@ fn the_usual_files_come_last_and_missing_ones_do_not_matter() {
 /// An agent of this test alone.
 struct TestAgent {
     child: Child,
-    socket: std::path::PathBuf,
+    socket: PathBuf,
 }
 
 impl TestAgent {
@@ -142,7 +144,9 @@ impl TestAgent {
         let mut agent = Command::new("ssh-agent");
         agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null());
         let child = agent.spawn().expect("cannot run ssh-agent; install the package openssh-client");
-        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+        let begun = Instant::now();
+        while UnixStream::connect(&socket).is_err() {
+            assert!(begun.elapsed() < DEADLINE, "ssh-agent does not listen on {}", socket.display());
             std::thread::yield_now();
         }
         Self { child, socket }

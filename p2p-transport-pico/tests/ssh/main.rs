@@ -7,4 +7,5 @@
 mod hub;
 mod kit;
 mod login;
+mod relay;
 mod sshd;
