@@ -121,7 +121,7 @@ impl Worker {
         let feed = feed(stdin, staged.stdin, &mut content);
         let limit = (task.timeout_ms > 0).then(|| Duration::from_millis(task.timeout_ms));
         let run = Run { process, limit, grace: self.interrupt_grace };
-        let (ended, at) = run.to_end(&streams, feed, &mut stops).await;
+        let (ended, at) = run.until_end(&streams, feed, &mut stops).await;
 
         let mut end = AttemptEnd { ran: at.duration_since(started), ..AttemptEnd::new(ended) };
         if task.outputs.is_empty() || !matches!(end.ended, Ended::Exit(_) | Ended::Signal(_)) {

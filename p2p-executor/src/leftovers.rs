@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use async_std::task;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, Signal};
 
 /// The variable that carries an attempt's token.
 pub(crate) const TOKEN_VARIABLE: &str = "P2P_ATTEMPT";
@@ -72,7 +72,7 @@ fn kill_all(entry: &[u8], prefix: bool, first: Option<Pid>) {
 #[cfg(target_os = "linux")]
 fn kill(pid: i32, entry: &[u8], prefix: bool) {
     let Some(known) = Pid::from_raw(pid) else { return };
-    match rustix::process::pidfd_open(known, PidfdFlags::empty()) {
+    match rustix::process::pidfd_open(known, rustix::process::PidfdFlags::empty()) {
         Ok(process) if carries(pid, entry, prefix) => {
             // An error says that it is gone, or not ours to kill.
             let _ = rustix::process::pidfd_send_signal(&process, Signal::KILL);
@@ -82,6 +82,13 @@ fn kill(pid: i32, entry: &[u8], prefix: bool) {
             let _ = rustix::process::kill_process(known, Signal::KILL);
         }
         Err(_) => {}
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn kill(pid: i32, _: &[u8], _: bool) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
     }
 }
 

@@ -1,15 +1,22 @@
-//! Runs attempts on this machine: commands in scratch folders and process groups of their own.
+//! Runs attempts on this machine: commands in scratch folders and sessions of their own.
 //!
-//! One attempt goes through these steps, each in a module of its own:
+//! [`CommandExecutor`] is what a worker is given. One attempt goes through these steps, each in a module of its own:
 //!
-//! 1. [`stage`] writes the input files into a fresh folder ([`scratch`]), while the attempt waits for its slot.
-//! 2. [`program`] finds the program; [`spawn`] starts it in a session of its own, with a clean environment.
-//! 3. [`pipes`] carries stdin, stdout and stderr as they come, while [`process`] waits for the exit.
-//! 4. [`leftovers`] kills what the command left running; [`outputs`] brings its files back; the folder goes.
+//! 1. `stage` writes the input files into a fresh folder (`scratch`), while the attempt waits for its slot.
+//! 2. `program` finds the program; `spawn` starts it, with a clean environment and nothing open but 0, 1 and 2.
+//! 3. `pipes` carries stdin, stdout and stderr as they come, while `run` waits for the exit, a stop or the time limit.
+//! 4. `process` and `leftovers` kill what the command left running; `outputs` brings its files back; the folder goes.
 //!
-//! Whatever ends an attempt, also the drop of its future, ends its processes and removes its folder. What is caught and what
-//! is not says [`leftovers`]' own text; a worker that was killed outright is cleaned up after by the next one ([`home`]).
-#![deny(unsafe_code)]
+//! # What is left behind
+//! Whatever ends an attempt, also the drop of its future, ends its processes and removes its folder: first the process group, then
+//! every process that carries the attempt's token, `P2P_ATTEMPT`, in its environment, daemons included. Not found are processes that left
+//! the session *and* were given another environment (`env -i setsid ...`), and those that became another user. After a worker that was
+//! killed outright, the next worker of the same user does the same (`home`).
+//!
+//! # What a command sees
+//! An empty folder but for its input files, which is its working directory, `HOME` and `TMPDIR`; the worker's `PATH` and `USER`; a UTF-8
+//! locale; `P2P_CPUS`, the slots that it has; and the variables of its task, which win. Nothing here keeps a command from reading
+//! what the worker's user can read.
 
 mod attempt;
 mod config;

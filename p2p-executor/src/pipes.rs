@@ -16,14 +16,13 @@ use p2p_scheduler::executor::{ContentReader, Gone, OutputWriter, Piece};
 use rustix::buffer::spare_capacity;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::pipe::PipeFlags;
 
 /// The first read of a stream has room for this, bytes; it grows towards [`CHUNK_BYTES`] while reads fill it.
 const FIRST_READ_BYTES: usize = 4096;
 
 /// A pipe out of the command, and the end that the command gets.
 pub(crate) fn from_command(channel: Channel) -> io::Result<(FromCommand, OwnedFd)> {
-    let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let (ours, theirs) = pair()?;
     let pipe = non_blocking(ours)?;
     let state = FromCommand {
         channel,
@@ -37,8 +36,14 @@ pub(crate) fn from_command(channel: Channel) -> io::Result<(FromCommand, OwnedFd
 
 /// A pipe into the command, and the end that the command gets.
 pub(crate) fn to_command() -> io::Result<(ToCommand, OwnedFd)> {
-    let (theirs, ours) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let (theirs, ours) = pair()?;
     Ok((ToCommand { pipe: Some(non_blocking(ours)?) }, theirs))
+}
+
+/// A pipe's reading and writing end; neither is inherited.
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = io::pipe()?;
+    Ok((reader.into(), writer.into()))
 }
 
 fn non_blocking(fd: OwnedFd) -> io::Result<Async<OwnedFd>> {

@@ -9,7 +9,7 @@ use async_io::Async;
 use async_std::task;
 use p2p_proto::task::Ended;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::leftovers;
 
@@ -31,9 +31,7 @@ pub(crate) struct Process {
 impl Process {
     /// Takes charge of a child of this process that was just started and leads its own group.
     pub(crate) fn new(pid: Pid, token: String) -> Self {
-        let exit = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
-        let exit = exit.and_then(|fd| Async::new_nonblocking(fd).ok());
-        Self { pid, exit, token, reaped: false }
+        Self { pid, exit: exit_descriptor(pid), token, reaped: false }
     }
 
     /// Waits for the exit, without taking note of it: the process number stays taken. Cancel-safe.
@@ -93,6 +91,17 @@ impl Drop for Process {
             self.kill();
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+fn exit_descriptor(pid: Pid) -> Option<Async<OwnedFd>> {
+    let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+    Async::new_nonblocking(fd).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exit_descriptor(_: Pid) -> Option<Async<OwnedFd>> {
+    None
 }
 
 /// Repeats a call that a signal to this process interrupted.

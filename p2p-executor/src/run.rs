@@ -85,7 +85,7 @@ pub(crate) struct Run {
 
 impl Run {
     /// Runs the command to its end, kills what it leaves, and carries its streams to theirs. Says how and when it ended.
-    pub(crate) async fn to_end(
+    pub(crate) async fn until_end(
         self,
         streams: &Streams,
         feed: impl Future<Output = ()>,
