@@ -6,6 +6,7 @@ pub mod executor;
 mod flow;
 pub mod functions;
 pub mod machine;
+pub mod memory;
 
 pub use driver::client::Client;
 pub use driver::host::Host;

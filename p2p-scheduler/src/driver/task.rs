@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_std::io::ReadExt as _;
 use event_listener::Event;
 use futures::AsyncRead;
+use serde::Serialize;
 
 use p2p_proto::error::ProtoError;
 use p2p_proto::ids::{AttemptId, PeerName, TaskId};
@@ -20,6 +21,7 @@ use p2p_proto::task::{COMMAND_RUNTIME, Command, Content, Failure, File, TaskSpec
 use super::client::ClientInner;
 use super::{LinkQueue, lock};
 use crate::flow::{ReceiveWindow, SendWindow};
+use crate::functions::to_cbor;
 use crate::machine::client::Outcome;
 
 /// Files of one task that travel inside its `Submit`, bytes together; the others stream.
@@ -71,6 +73,15 @@ impl Task {
     /// A call of the function that workers registered under `name`.
     pub fn function(name: &str, input: Vec<u8>) -> Self {
         Self::new(name, input)
+    }
+
+    /// A call of the function that workers registered under `name`, with one value as its input; see
+    /// [`Functions::register_typed`](crate::Functions::register_typed).
+    ///
+    /// # Errors
+    /// When the value does not serialise.
+    pub fn call<In: Serialize>(name: &str, input: &In) -> Result<Self, String> {
+        Ok(Self::new(name, to_cbor(input)?))
     }
 
     /// A program and its arguments.

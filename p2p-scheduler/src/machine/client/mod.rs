@@ -15,7 +15,7 @@ use p2p_proto::board::{BoardError, BoardEvent, Envelope, Line, Message};
 use p2p_proto::ids::{AttemptId, MachineKey, PeerName, ProcessKey, TaskId};
 use p2p_proto::link::item::{Finished, Open, Returned, Submit, Want};
 use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, ToClient, ToWorker};
-use p2p_proto::task::{Ended, ReturnReason, TaskSpec};
+use p2p_proto::task::{Content, Ended, ReturnReason, TaskSpec};
 use p2p_proto::trust::Membership;
 use p2p_proto::{VERSION, limits};
 use rand_chacha::ChaCha20Rng;
@@ -663,6 +663,27 @@ impl Outcome {
     /// Whether the task did what was asked: its command exited with 0, its function returned.
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Finished { finished, .. } if is_success(&finished.ended))
+    }
+
+    /// What a function returned, as [`Functions::register_typed`](crate::Functions::register_typed) encoded it.
+    ///
+    /// # Errors
+    /// In words: why there is no value, or why it is not a `T`.
+    pub fn value<T: serde::de::DeserializeOwned>(&self) -> Result<T, String> {
+        match self {
+            Self::Finished {
+                finished: Finished { ended: Ended::Exit(0), value: Content::Inline(bytes), .. }, ..
+            } => crate::functions::from_cbor(bytes),
+            Self::Finished { finished: Finished { ended: Ended::Exit(0), .. }, .. } => {
+                Err("the value was streamed and not gathered; TaskHandle::outcome gathers it".to_owned())
+            }
+            Self::Finished { finished: Finished { ended: Ended::Failed(failure), .. }, worker } => {
+                Err(format!("it failed on {worker}: {}", failure.message))
+            }
+            Self::Finished { finished, worker } => Err(format!("it ended on {worker} with {:?}", finished.ended)),
+            Self::Cancelled => Err("it was cancelled".to_owned()),
+            Self::Lost { worker, error, .. } => Err(format!("its worker {worker} was lost: {error}")),
+        }
     }
 }
 
