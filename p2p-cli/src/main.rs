@@ -21,6 +21,7 @@ use clap::Parser as _;
 fn main() -> std::process::ExitCode {
     let arguments = options::Arguments::parse();
     say::start_log(&arguments.common);
+    commands::demo::follow_parent();
     match async_std::task::block_on(commands::run(arguments)) {
         Ok(code) => code.into(),
         Err(trouble) => {

@@ -38,6 +38,17 @@ pub(crate) fn host_key(source: &HostKeySource) -> Result<PrivateKey, HubError> {
     }
 }
 
+/// Makes a user's key: a new ed25519 key file of OpenSSH's format at `path`, mode 0600, without a passphrase. Returns its public half as
+/// a users file has it, `ssh-ed25519 AAAA...`.
+///
+/// # Errors
+/// If `path` exists or cannot be written, or the system has no randomness.
+pub fn make_user_key(path: &Path) -> Result<String, HubError> {
+    let key = fresh_key()?;
+    store(path, &key)?;
+    key.public_key().to_openssh().map_err(|error| file_error(path, io::Error::other(error)))
+}
+
 fn load(path: &Path, file: File) -> Result<PrivateKey, HubError> {
     let metadata = file.metadata().map_err(|source| file_error(path, source))?;
     refuse_exposed(path, &metadata)?;

@@ -54,7 +54,7 @@ use russh::keys::HashAlg;
 use tokio::sync::oneshot;
 
 pub use crate::error::HubError;
-pub use crate::host_key::HostKeySource;
+pub use crate::host_key::{HostKeySource, make_user_key};
 pub use crate::users::{UserKey, UsersSource};
 
 /// What a hub needs to start.

@@ -55,7 +55,7 @@ async fn survey(client: &Client, wait: Duration) -> Result<(), Trouble> {
         }
         let status = client.status();
         let known = status.workers.iter().filter(|worker| worker.round_trip.is_some()).count();
-        let progress = status.workers.len() + known;
+        let progress = status.workers.len() + known + usize::from(status.host_present);
         if progress != seen {
             seen = progress;
             changed = Instant::now();
@@ -77,8 +77,7 @@ async fn survey(client: &Client, wait: Duration) -> Result<(), Trouble> {
             continue;
         }
         let since = *entered.get_or_insert_with(Instant::now);
-        // The host counts herself, us and the workers: when everybody has answered there is nobody to wait for.
-        let complete = known > 0 && known == status.workers.len() && changed.elapsed() >= SETTLE;
+        let complete = known > 0 && status.host_present && known == status.workers.len() && changed.elapsed() >= SETTLE;
         if complete || since.elapsed() >= SURVEY {
             return Ok(());
         }

@@ -15,8 +15,8 @@ use super::directory::Directory;
 use super::speaker::Speaker;
 use super::{Me, Now, earliest};
 
-/// Between two beats that somebody's arrival causes.
-const BEAT_PAUSE: Duration = Duration::from_secs(2);
+/// Between two beats that somebody's arrival causes, for each peer: arrivals of many at once share one (B-03).
+const BEAT_PAUSE_PER_PEER: Duration = Duration::from_millis(50);
 /// A membership starts this long before it is signed, so that a clock a little behind accepts it at once.
 const BACKDATE_S: UnixTime = 60;
 
@@ -242,14 +242,19 @@ impl HostMachine {
 
     /// A beat at once, or as soon as the last one is long enough ago.
     fn beat_soon(&mut self, now: Now) {
-        let soonest = self.beaten_at.map_or(now.at, |at| now.at.max(at + BEAT_PAUSE));
+        let pause = (BEAT_PAUSE_PER_PEER * self.peers(now)).min(limits::BEAT_INTERVAL);
+        let soonest = self.beaten_at.map_or(now.at, |at| now.at.max(at + pause));
         self.beat_at = Some(self.beat_at.map_or(soonest, |at| at.min(soonest)));
     }
 
     fn beat(&self, now: Now, leaving: bool) -> p2p_proto::trust::Signed {
-        let peers = 1 + u32::try_from(self.directory.present(now).count()).unwrap_or(u32::MAX - 1);
+        let peers = self.peers(now);
         let host = self.me.identity.machine_key();
         let beat = Beat { host, peers, serial: self.serial, removals: Vec::new(), time: now.unix, leaving };
         beat.sign(&self.me.identity, &self.me.cluster)
+    }
+    /// Peers on the board, herself included.
+    fn peers(&self, now: Now) -> u32 {
+        1 + u32::try_from(self.directory.present(now).count()).unwrap_or(u32::MAX - 1)
     }
 }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use p2p_proto::ids::{ClusterName, PeerKeys, PeerName, Role, UserName};
 use p2p_proto::trust::{Credentials, Identity, Membership, ProcessCertificate, ProcessSecret, UnixTime};
-use p2p_proto::{VERSION, limits};
+use p2p_proto::limits;
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +71,9 @@ impl Me {
     }
 }
 
-/// Whether this version can talk to a peer of version `theirs`: its own, or one before (L-03).
+/// Whether this version can talk to a peer of version `theirs` (L-03).
 pub(crate) fn speaks(theirs: u16) -> bool {
-    theirs == VERSION || theirs + 1 == VERSION
+    p2p_proto::common_version(theirs).is_ok()
 }
 
 /// The earliest of some moments.
