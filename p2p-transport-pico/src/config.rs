@@ -36,8 +36,9 @@ pub struct PicoConfig {
     pub prompt: Option<Arc<dyn Prompt>>,
     /// How long a connection may take, login included, without the time that a person needs to answer.
     pub connect_timeout: Duration,
-    /// A connection is given up after this long without a byte from the server, who is asked for one at a third of it; 30 s
-    /// unless changed, and no less than three times what the server needs to answer.
+    /// A connection is given up after this long without a byte from the server; 30 s unless changed. A server is asked for a
+    /// sign of life at a third of it, but pico.sh and the hub give theirs every 5 s only, whoever asks: much less than 15 s
+    /// would take a busy server for a dead one.
     pub silence: Duration,
     /// Makes the waits between tries repeatable; `None` in daily use.
     pub seed: Option<u64>,

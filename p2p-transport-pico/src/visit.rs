@@ -155,11 +155,16 @@ impl<'a> Visit<'a> {
                 again = true;
                 continue;
             }
-            let was_heard = self.wait(may_read).await;
-            // With a packet stuck half-way, libssh2 does not read: then a readable socket is no reason to wake up.
-            may_read = !(was_heard && self.wire.wants_to_send());
+            loop {
+                let was_heard = self.wait(may_read).await;
+                // With a packet stuck half-way, libssh2 does not read: then a readable socket is no reason to wake up.
+                may_read = !(was_heard && self.wire.wants_to_send());
+                // The answer must meet the waiting side: libssh2 would take it off the socket and not tell.
+                if !self.handle_time(Instant::now())? {
+                    break;
+                }
+            }
             again = false;
-            self.handle_time(Instant::now())?;
         }
     }
 
@@ -167,6 +172,9 @@ impl<'a> Visit<'a> {
     fn pass(&mut self, buffer: &mut [u8]) -> Result<bool, Ended> {
         let sent = self.send()?;
         let received = self.receive(buffer)?;
+        if received {
+            self.note_heard();
+        }
         let closed = self.close_twin()?;
         let looked = self.watch_list()?;
         Ok(sent || received || closed || looked)
@@ -289,9 +297,13 @@ impl<'a> Visit<'a> {
         let others = future::select(future::select(called, writable), Timer::at(self.next_deadline()));
         let heard = matches!(future::select(readable, others).await, Either::Left(_));
         if heard {
-            (self.heard, self.asked) = (Instant::now(), false);
+            self.note_heard();
         }
         heard
+    }
+
+    fn note_heard(&mut self) {
+        (self.heard, self.asked) = (Instant::now(), false);
     }
 
     fn next_deadline(&self) -> Instant {
@@ -301,7 +313,8 @@ impl<'a> Visit<'a> {
         [list, stall].into_iter().flatten().fold(sign_of_life, Instant::min)
     }
 
-    fn handle_time(&mut self, now: Instant) -> Result<(), Ended> {
+    /// Whether the server was asked for a sign of life just now.
+    fn handle_time(&mut self, now: Instant) -> Result<bool, Ended> {
         if now >= self.heard + self.silence {
             return Err(Ended::Lost(format!("nothing was heard from the server for {} s", self.silence.as_secs())));
         }
@@ -309,16 +322,17 @@ impl<'a> Visit<'a> {
         if begun.is_some_and(|begun| now >= begun + SEND_STALL) {
             return Err(Ended::Lost(format!("the server took nothing for {} s", SEND_STALL.as_secs())));
         }
-        // Not beside a half-sent line: libssh2 could then finish neither.
-        if now >= self.heard + self.silence / 3 && !self.asked && begun.is_none() {
-            self.asked = true;
-            self.wire.ssh.set_keepalive(true, 1);
-            self.wire.ssh.keepalive_send()?;
-        }
         if let Some(watch) = self.list.as_mut().filter(|watch| watch.call.is_none() && watch.next <= now) {
             watch.call = Some(Call::new("ls"));
         }
-        Ok(())
+        // Not beside a half-sent line: libssh2 could then finish neither.
+        if self.asked || begun.is_some() || now < self.heard + self.silence / 3 {
+            return Ok(false);
+        }
+        self.asked = true;
+        self.wire.ssh.set_keepalive(true, 1);
+        self.wire.ssh.keepalive_send()?;
+        Ok(true)
     }
 
     async fn thrown_out(mut self) -> Ended {

@@ -253,7 +253,8 @@ fn a_dead_line_is_noticed_and_left() {
     let mut config = site.config("alice");
     config.address = format!("ssh://{}", relay.address).parse().unwrap();
     config.accept_host_key = site.hub.as_ref().map(|hub| hub.host_key_fingerprint().to_owned());
-    config.silence = Duration::from_secs(3);
+    // Longer than the hub is ever silent by itself.
+    config.silence = Duration::from_secs(8);
     block_on(async {
         let board = PicoBoard::join(config, Topic { name: TOPIC.to_owned(), access: None, twin: None });
         until_up(&board).await;
