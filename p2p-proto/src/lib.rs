@@ -15,6 +15,7 @@
 //! | [`limits`] | every bound, named, in one place |
 //! | [`error`] | errors by blame and by whether a retry can help |
 #![forbid(unsafe_code)]
+#![deny(clippy::disallowed_methods)]
 
 pub mod board;
 mod codec;

@@ -15,6 +15,7 @@
 //! at any of its other addresses, which lie in its own subnets. Only a machine that has nothing but loopback needs loopback, and
 //! such a machine can reach only itself; a peer who offers only loopback to it is there too. Hence the rule above, and loopback is
 //! offered by the same rule.
+#![deny(clippy::disallowed_methods)]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -13,6 +13,7 @@
 //! | [`admission`] | how a worker or client gets and keeps its membership |
 //! | [`directory`] | who is present, verified |
 //! | [`speaker`] | what a peer may say on the board, and how fast |
+#![deny(clippy::disallowed_methods)]
 
 pub mod admission;
 pub mod client;

@@ -15,6 +15,7 @@
 //!
 //! In one point this is stricter than Transit asks: on a connection that came in, nothing is said before the other side
 //! has said its line. A stranger who dials learns nothing; a Transit peer that dials speaks first anyway.
+#![deny(clippy::disallowed_methods)]
 
 mod choice;
 mod connection;
