@@ -1,4 +1,5 @@
 //! `ssh://[LOGIN@]HOST[:PORT]`.
+#![warn(clippy::disallowed_methods)]
 
 use std::fmt;
 use std::str::FromStr;

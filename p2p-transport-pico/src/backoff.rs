@@ -1,5 +1,6 @@
 //! When to try again (B-05): full jitter over a span that doubles, so that thousands who lost a server at the same moment do
 //! not come back at the same moment.
+#![warn(clippy::disallowed_methods)]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! What a private key file shows without its passphrase: whether it needs one, and which public key it belongs to.
+#![warn(clippy::disallowed_methods)]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

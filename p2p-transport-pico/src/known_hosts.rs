@@ -2,6 +2,7 @@
 //!
 //! A server with any known key is never asked about again: another key of the same type has changed, and a key of another
 //! type may be all that an impostor has to show.
+#![warn(clippy::disallowed_methods)]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};

@@ -10,7 +10,7 @@
 //! | `known_hosts`, `key_file`, `listing`, `probe`, `own_lines`, `backoff` | decisions, pure |
 //! | `wire`, `call`, `door` | one SSH connection: waiting, one command, logging in |
 //! | `session` | commands for people: `user`, `ls` |
-//! | `board`, `keeper`, `opening`, `visit` | the board: its handle, its owning task, opening the topic, one stay on it |
+//! | `board`, `keeper`, `opening`, `visit`, `list_watch` | the board: its handle, its owning task, opening the topic, one stay on it |
 #![forbid(unsafe_code)]
 
 mod address;
@@ -22,6 +22,7 @@ mod door;
 mod keeper;
 mod key_file;
 mod known_hosts;
+mod list_watch;
 mod listing;
 mod opening;
 mod own_lines;

@@ -1,5 +1,6 @@
 //! What the server's `ls` prints, read strictly: a client can put text of its own choice into its own line, so a topic that
 //! shows up twice or a line of no known form is taken for an attack, not for noise.
+#![warn(clippy::disallowed_methods)]
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,5 @@
 //! One's own lines, which a topic with replay gives back: nobody wants to hear himself.
+#![warn(clippy::disallowed_methods)]
 
 use std::collections::VecDeque;
 

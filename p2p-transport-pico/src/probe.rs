@@ -10,6 +10,7 @@
 //!
 //! Each step waits for what the server did, because it does it late: pico.sh says yes to a command and then asks its
 //! database who the user is, before it opens anything.
+#![warn(clippy::disallowed_methods)]
 
 /// A line longer than this is not one of ours, bytes.
 const LINE_BYTES: usize = 128;

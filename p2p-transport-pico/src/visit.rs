@@ -12,19 +12,14 @@ use p2p_proto::board::{BoardEvent, Line};
 use ssh2::Channel;
 
 use crate::board::{Shared, Topic};
-use crate::call::Call;
 use crate::config::PicoConfig;
-use crate::listing::Listing;
+use crate::list_watch::ListWatch;
 use crate::opening::Opened;
 use crate::own_lines::OwnLines;
 use crate::wire::{self, Wire};
 
 /// A line that has begun to leave must be out by then.
 const SEND_STALL: Duration = Duration::from_secs(30);
-/// How often the owner looks whether the topic still carries her list (B-06).
-const LIST_CHECK: Duration = Duration::from_secs(30);
-/// When she looks again before she believes that it does not.
-const LIST_RECHECK: Duration = Duration::from_secs(1);
 /// How long the server may take to close a channel.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How much of what the server says about an error is kept, bytes.
@@ -88,14 +83,6 @@ struct Sending {
     begun: Option<Instant>,
 }
 
-/// The owner's look at her list.
-struct ListWatch {
-    call: Option<Call>,
-    next: Instant,
-    shown: bool,
-    missed: bool,
-}
-
 impl<'a> Visit<'a> {
     /// Stays on a topic that was opened over `wire`.
     pub(crate) fn new(
@@ -106,7 +93,7 @@ impl<'a> Visit<'a> {
         opened: Opened,
     ) -> Self {
         let now = Instant::now();
-        let list = topic.access.is_some().then_some(ListWatch { call: None, next: now, shown: false, missed: false });
+        let list = topic.access.is_some().then(|| ListWatch::new(now));
         Self {
             shared,
             topic,
@@ -176,7 +163,7 @@ impl<'a> Visit<'a> {
             self.note_heard();
         }
         let closed = self.close_twin()?;
-        let looked = self.watch_list()?;
+        let looked = self.list.as_mut().map_or(Ok(false), |list| list.step(&self.wire.ssh, self.topic))?;
         Ok(sent || received || closed || looked)
     }
 
@@ -245,39 +232,13 @@ impl<'a> Visit<'a> {
         Ok(closed)
     }
 
-    fn watch_list(&mut self) -> Result<bool, Ended> {
-        let (Some(watch), Some(wanted)) = (&mut self.list, &self.topic.access) else { return Ok(false) };
-        let Some(call) = &mut watch.call else { return Ok(false) };
-        let Some(output) = call.step(&self.wire.ssh)? else { return Ok(false) };
-        watch.call = None;
-        let now = Instant::now();
-        watch.next = now + LIST_CHECK;
-        match Listing::parse(&output.stdout) {
-            Ok(listing) if output.status == 0 => {
-                let topic = listing.owned(&self.topic.name);
-                let shown = topic.is_some_and(|topic| topic.admits(wanted.iter().map(|user| user.as_str())));
-                match (shown, watch.missed) {
-                    (true, _) => (watch.shown, watch.missed) = (true, false),
-                    (false, true) => return Err(Ended::NoList { before: watch.shown }),
-                    (false, false) => (watch.missed, watch.next) = (true, now + LIST_RECHECK),
-                }
-            }
-            Ok(_) => {
-                log::warn!("cannot see who may enter {}: the board says {:?}", self.topic.name, output.stderr.trim())
-            }
-            Err(fault) => log::warn!("cannot see who may enter {}: {fault}", self.topic.name),
-        }
-        Ok(true)
-    }
-
     /// Whether there is more to do that no event of the socket will announce: a later call of the pass took it off the socket.
     fn has_work(&self) -> bool {
-        let list = self.list.as_ref().and_then(|watch| watch.call.as_ref());
         let may_begin = self.sending.as_ref().is_some_and(|line| line.begun.is_none()) && self.has_room();
         may_begin
             || self.channel.read_window().available > 0
             || self.channel.eof()
-            || list.is_some_and(Call::has_unread)
+            || self.list.as_ref().is_some_and(ListWatch::has_unread)
     }
 
     /// Whether the line to be sent fits in one piece: cut in two, it could be torn apart by another writer's line.
@@ -308,7 +269,7 @@ impl<'a> Visit<'a> {
 
     fn next_deadline(&self) -> Instant {
         let sign_of_life = self.heard + if self.asked { self.silence } else { self.silence / 3 };
-        let list = self.list.as_ref().filter(|watch| watch.call.is_none()).map(|watch| watch.next);
+        let list = self.list.as_ref().and_then(ListWatch::deadline);
         let stall = self.sending.as_ref().and_then(|line| line.begun).map(|begun| begun + SEND_STALL);
         [list, stall].into_iter().flatten().fold(sign_of_life, Instant::min)
     }
@@ -322,8 +283,8 @@ impl<'a> Visit<'a> {
         if begun.is_some_and(|begun| now >= begun + SEND_STALL) {
             return Err(Ended::Lost(format!("the server took nothing for {} s", SEND_STALL.as_secs())));
         }
-        if let Some(watch) = self.list.as_mut().filter(|watch| watch.call.is_none() && watch.next <= now) {
-            watch.call = Some(Call::new("ls"));
+        if let Some(list) = &mut self.list {
+            list.handle_time(now);
         }
         // Not beside a half-sent line: libssh2 could then finish neither.
         if self.asked || begun.is_some() || now < self.heard + self.silence / 3 {

@@ -12,7 +12,7 @@ use p2p_proto::board::{Board, BoardError, BoardEvent};
 use p2p_transport_pico::{Agent, PicoBoard, PicoConfig, Session, Topic};
 use tempfile::TempDir;
 
-use crate::kit::{DEADLINE, Person, config, line, make_key, next, tool, until, until_up};
+use crate::kit::{DEADLINE, Person, config, line, make_key, next, public_half, tool, until, until_up};
 use crate::sshd::Sshd;
 
 /// A server with one user, whose key is of this kind, and how to log in to it.
@@ -209,6 +209,16 @@ fn hashed_names_are_recognised() {
 }
 
 #[test]
+fn a_server_with_several_host_keys_is_recognised_by_the_one_that_is_known() {
+    let (sshd, config) = site("ed25519", "");
+    let other = public_half(&sshd.dir.path().join("host_ecdsa"));
+    let line = sshd.known_hosts_line();
+    let (name, _) = line.split_once(' ').unwrap();
+    fs::write(&config.known_hosts, format!("{name} {other}\n")).unwrap();
+    enter(&config).unwrap();
+}
+
+#[test]
 fn at_first_contact_a_person_decides() {
     let (sshd, mut config) = site("ed25519", "");
     fs::write(&config.known_hosts, "# no newline at the end").unwrap();
@@ -247,7 +257,7 @@ fn a_changed_host_key_is_refused_and_never_asked_about() {
     let impostor = make_key(sshd.dir.path(), "impostor", "ed25519", "");
     let line = sshd.known_hosts_line();
     let (name, _) = line.split_once(' ').unwrap();
-    fs::write(&config.known_hosts, format!("# ours\n{name} {}\n", crate::kit::public_half(&impostor))).unwrap();
+    fs::write(&config.known_hosts, format!("# ours\n{name} {}\n", public_half(&impostor))).unwrap();
     let person = Arc::new(Person { accepts: true, ..Person::default() });
     config.prompt = Some(person.clone());
     let text = host_key_fault(&config);

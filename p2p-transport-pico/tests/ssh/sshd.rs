@@ -38,6 +38,7 @@ impl Sshd {
             fs::create_dir_all("/run/sshd").expect("sshd needs /run/sshd when it runs as root");
         }
         let host_key = make_key(dir.path(), "host", "ed25519", "");
+        make_key(dir.path(), "host_ecdsa", "ecdsa", "");
         let keys: String = users.iter().map(|user| public_half(user) + "\n").collect();
         fs::write(dir.path().join("authorized_keys"), keys).unwrap();
         let pipe = dir.path().join("pipe.sh");
@@ -45,7 +46,7 @@ impl Sshd {
         fs::set_permissions(&pipe, fs::Permissions::from_mode(0o755)).unwrap();
         let folder = dir.path().display();
         let settings = format!(
-            "HostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized_keys\nForceCommand {folder}/pipe.sh\nPidFile none\n\
+            "HostKey {folder}/host\nHostKey {folder}/host_ecdsa\nAuthorizedKeysFile {folder}/authorized_keys\nForceCommand {folder}/pipe.sh\nPidFile none\n\
              StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
         );
         fs::write(dir.path().join("sshd_config"), settings).unwrap();
