@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 
 use async_io::Async;
 use futures::future;
@@ -20,18 +21,13 @@ use rustix::io::Errno;
 /// The first read of a stream has room for this, bytes; it grows towards [`CHUNK_BYTES`] while reads fill it.
 const FIRST_READ_BYTES: usize = 4096;
 
+/// Stands for not knowing how much is still to come.
+const UNKNOWN: u64 = u64::MAX;
+
 /// A pipe out of the command, and the end that the command gets.
 pub(crate) fn from_command(channel: Channel) -> io::Result<(FromCommand, OwnedFd)> {
     let (ours, theirs) = pair()?;
-    let pipe = non_blocking(ours)?;
-    let state = FromCommand {
-        channel,
-        pipe,
-        pieces: AtomicU64::new(0),
-        waits: AtomicBool::new(true),
-        ended: AtomicBool::new(false),
-    };
-    Ok((state, theirs))
+    Ok((FromCommand { channel, pipe: non_blocking(ours)?, rest: AtomicU64::new(UNKNOWN) }, theirs))
 }
 
 /// A pipe into the command, and the end that the command gets.
@@ -57,27 +53,26 @@ fn non_blocking(fd: OwnedFd) -> io::Result<Async<OwnedFd>> {
 pub(crate) struct FromCommand {
     channel: Channel,
     pipe: Async<OwnedFd>,
-    /// How many were read.
-    pieces: AtomicU64,
-    /// Whether the command, rather than the client, is waited for.
-    waits: AtomicBool,
-    ended: AtomicBool,
+    /// How many bytes are still to be read, once that is known.
+    rest: AtomicU64,
 }
 
 impl FromCommand {
-    /// Sends what comes until nobody has the other end open any more.
+    /// Sends what comes, and then its end: when nobody has the other end open any more, or after [`Self::close`]. The task that runs this
+    /// must be the one that calls `close`, and poll this afterwards.
     pub(crate) async fn carry(&self, output: &OutputWriter) -> Result<(), Gone> {
         let mut room = FIRST_READ_BYTES;
+        let mut full = false;
         loop {
             let mut bytes = Vec::with_capacity(room);
-            self.waits.store(true, Ordering::Relaxed);
-            let read = self.pipe.read_with(|fd| Ok(rustix::io::read(fd, spare_capacity(&mut bytes))?)).await;
-            self.waits.store(false, Ordering::Relaxed);
-            self.pieces.fetch_add(1, Ordering::Relaxed);
-            if bytes.is_empty() || read.is_err() {
-                return self.end(output).await;
+            if let Err(error) = future::poll_fn(|cx| self.poll_read(cx, &mut bytes, full)).await {
+                log::warn!("reading a command's output: {error}");
             }
-            if bytes.len() == room {
+            if bytes.is_empty() {
+                return output.write(self.channel, bytes, true).await;
+            }
+            full = bytes.len() == room;
+            if full {
                 room = CHUNK_BYTES.min(room * 4);
             } else if bytes.len() < room / 2 {
                 bytes.shrink_to_fit();
@@ -86,18 +81,36 @@ impl FromCommand {
         }
     }
 
-    /// Sends the end of the stream, unless it was sent.
-    pub(crate) async fn end(&self, output: &OutputWriter) -> Result<(), Gone> {
-        if self.ended.swap(true, Ordering::Relaxed) {
-            return Ok(());
-        }
-        output.write(self.channel, Vec::new(), true).await
+    /// After the command's end: only what is in the pipe at this moment still counts. Somebody who was not found may hold the other end
+    /// open for ever, or write without end.
+    pub(crate) fn close(&self) {
+        let rest = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0);
+        self.rest.store(rest, Ordering::Relaxed);
     }
 
-    /// How many pieces came, if it waits for another one or has ended; `None` while the client is waited for.
-    pub(crate) fn idle_since(&self) -> Option<u64> {
-        let idle = self.waits.load(Ordering::Relaxed) || self.ended.load(Ordering::Relaxed);
-        idle.then(|| self.pieces.load(Ordering::Relaxed))
+    /// Reads something into the empty `bytes`, or nothing at the end. `at_once` says that there probably is something.
+    fn poll_read(&self, cx: &mut Context<'_>, bytes: &mut Vec<u8>, mut at_once: bool) -> Poll<io::Result<()>> {
+        loop {
+            let rest = self.rest.load(Ordering::Relaxed);
+            if rest == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            if !at_once && rest == UNKNOWN {
+                ready!(self.pipe.poll_readable(cx))?;
+            }
+            at_once = false;
+            match rustix::io::read(&self.pipe, spare_capacity(bytes)) {
+                // After `close` it is empty too early only if somebody else reads it.
+                Err(Errno::AGAIN) if rest == UNKNOWN => {}
+                Err(Errno::INTR) => {}
+                read => {
+                    if rest != UNKNOWN {
+                        self.rest.store(rest.saturating_sub(bytes.len() as u64), Ordering::Relaxed);
+                    }
+                    return Poll::Ready(read.map(drop).map_err(io::Error::from));
+                }
+            }
+        }
     }
 }
 

@@ -40,9 +40,7 @@ impl Process {
             return exit.readable().await;
         }
         let pid = self.pid;
-        let wait =
-            move || retry(|| rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
-        task::spawn_blocking(wait).await?;
+        task::spawn_blocking(move || wait(pid, WaitIdOptions::NOWAIT)).await?;
         Ok(())
     }
 
@@ -56,15 +54,10 @@ impl Process {
     pub(crate) async fn finish(mut self) -> io::Result<Ended> {
         // Before the number is given back: it could be another group's a moment later.
         self.signal(Signal::KILL);
-        let status = retry(|| rustix::process::waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED))?;
+        let ended = wait(self.pid, WaitIdOptions::empty())?;
         self.reaped = true;
         leftovers::kill_of_attempt(&self.token, self.pid).await;
-        let status = status.ok_or_else(|| io::Error::other("the command's exit status is missing"))?;
-        match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Ok(Ended::Exit(code)),
-            (_, Some(signal)) => Ok(Ended::Signal(signal)),
-            _ => Err(io::Error::other("the command's exit status cannot be read")),
-        }
+        ended.ok_or_else(|| io::Error::other("the command's exit status cannot be read"))
     }
 
     /// Ends it at once.
@@ -73,8 +66,7 @@ impl Process {
         self.signal(Signal::KILL);
         // It may have moved itself to another group.
         let _ = rustix::process::kill_process(self.pid, Signal::KILL);
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        while matches!(retry(|| rustix::process::waitid(WaitId::Pid(self.pid), options)), Ok(None)) {
+        while matches!(wait(self.pid, WaitIdOptions::NOHANG), Ok(None)) {
             if Instant::now() > until {
                 log::warn!("the killed process {} does not end", self.pid.as_raw_nonzero());
                 break;
@@ -104,12 +96,17 @@ fn exit_descriptor(_: Pid) -> Option<Async<OwnedFd>> {
     None
 }
 
-/// Repeats a call that a signal to this process interrupted.
-fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> io::Result<T> {
-    loop {
-        match call() {
+/// Waits for the end of a child, in the calling thread; `None` if it has not ended, where the options allow that.
+fn wait(pid: Pid, options: WaitIdOptions) -> io::Result<Option<Ended>> {
+    let status = loop {
+        match rustix::process::waitid(WaitId::Pid(pid), options | WaitIdOptions::EXITED) {
+            // A signal to this process.
             Err(Errno::INTR) => {}
-            done => return Ok(done?),
+            status => break status?,
         }
-    }
+    };
+    Ok(status.and_then(|status| {
+        let code = status.exit_status().map(Ended::Exit);
+        code.or_else(|| status.terminating_signal().map(Ended::Signal))
+    }))
 }

@@ -21,8 +21,6 @@ use crate::process::Process;
 use crate::program::Program;
 use crate::spawn::{self, Launch};
 
-/// How long a stream may stay silent after the command's end before it is given up: somebody who was not found keeps it open.
-const SILENT_STREAM: Duration = Duration::from_secs(1);
 /// How often a start is tried while a neighbour that starts at this moment still has the program file open for writing.
 const BUSY_TRIES: u32 = 20;
 /// The first pause between two such tries; each is longer by it.
@@ -56,14 +54,10 @@ impl Streams {
         Ok(())
     }
 
-    async fn end(&self) -> Result<(), Gone> {
-        try_join!(self.stdout.end(&self.output), self.stderr.end(&self.output))?;
-        Ok(())
-    }
-
-    /// What came so far, if nothing waits for the client.
-    fn idle_since(&self) -> Option<(u64, u64)> {
-        self.stdout.idle_since().zip(self.stderr.idle_since())
+    /// See [`FromCommand::close`].
+    fn close(&self) {
+        self.stdout.close();
+        self.stderr.close();
     }
 }
 
@@ -103,11 +97,13 @@ impl Run {
             (Ok(_), Some(cause)) => cause,
             (Ok(ended), None) => ended,
         };
-        match until_killed(stops, drain(carry, streams)).await {
-            Some(Ok(())) => (ended, at),
-            // What the command said is lost.
-            _ => (Ended::Cancelled, at),
+        streams.close();
+        // A future that is done must not be waited for again.
+        if !carry.is_terminated() && until_killed(stops, carry).await != Some(Ok(())) {
+            // What the command said last is lost.
+            return (Ended::Cancelled, at);
         }
+        (ended, at)
     }
 
     /// Waits for the exit, and sees to it where somebody asks for it; then says who.
@@ -157,26 +153,6 @@ impl Run {
             cause.get_or_insert(why);
         }
     }
-}
-
-/// After the command's end: carries what is still in its streams.
-async fn drain(
-    mut carry: Pin<&mut impl FusedFuture<Output = Result<(), Gone>>>,
-    streams: &Streams,
-) -> Result<(), Gone> {
-    while !carry.is_terminated() {
-        let before = streams.idle_since();
-        select_biased! {
-            carried = carry => carried?,
-            _ = Timer::after(SILENT_STREAM).fuse() => {
-                if before.is_some() && before == streams.idle_since() {
-                    streams.output.note("a process that the command left behind keeps its output open; not waiting for it".to_owned());
-                    return streams.end().await;
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Does `work` until it is to be killed.

@@ -8,7 +8,7 @@ use async_std::task::block_on;
 use p2p_proto::limits::CHUNK_BYTES;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::Ended;
-use support::{Rig, command, shell};
+use support::{Rig, command, shell, soon};
 
 #[test]
 fn stdin_reaches_the_command_and_is_acknowledged() {
@@ -125,11 +125,17 @@ fn a_slow_reader_holds_up_the_command_and_loses_nothing() {
 fn what_is_in_the_pipe_at_the_end_is_not_lost_to_a_slow_reader() {
     let rig = Rig::new();
     block_on(async {
-        let attempt = rig.start_waiting(shell("head -c 60000 /dev/zero; echo error >&2"));
+        let attempt = rig.start_waiting(shell("head -c 60000 /dev/zero; echo error >&2; : > done"));
         let permits = attempt.sink.slow();
         attempt.handle.open_slot();
-        // Longer than a silent stream is waited for after the end of the command.
-        async_std::task::sleep(std::time::Duration::from_millis(2500)).await;
+        // The command has ended before anything is read.
+        soon("the end of the command", async {
+            let done = || rig.folders().iter().any(|folder| folder.join("done").exists());
+            while !done() || !rig.processes().is_empty() {
+                async_std::task::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        })
+        .await;
         drop(permits);
         let done = attempt.end().await;
         assert_eq!((done.stdout().len(), done.stderr().as_str()), (60_000, "error\n"));
