@@ -46,6 +46,8 @@ pub struct Admission {
     host: Option<MachineKey>,
     held: Option<Held>,
     host_heard_at: Option<Duration>,
+    /// The calendar time of her latest beat.
+    last_beat: u64,
     denied: Option<DenyReason>,
     other_host_reported: bool,
     claim_at: Option<Duration>,
@@ -72,6 +74,7 @@ impl Admission {
             host,
             held,
             host_heard_at: None,
+            last_beat: 0,
             denied: None,
             other_host_reported: false,
             claim_at: None,
@@ -103,9 +106,9 @@ impl Admission {
         self.host_heard_at.is_some_and(|at| now.at.saturating_sub(at) <= within)
     }
 
-    /// The last refusal, if there is no membership.
-    pub fn denied(&self) -> Option<DenyReason> {
-        if self.held.is_some() { None } else { self.denied }
+    /// The last refusal, if no membership holds.
+    pub fn denied(&self, now: Now) -> Option<DenyReason> {
+        if self.is_member(now) { None } else { self.denied }
     }
 
     /// The board is up: claims when there is nothing to show, or it ends soon.
@@ -113,6 +116,8 @@ impl Admission {
         self.claim_again = CLAIM_AGAIN;
         if self.wants_claim(now) {
             self.claim(me, now, speaker, out);
+        } else {
+            self.claim_at = self.renewal(now);
         }
     }
 
@@ -152,11 +157,14 @@ impl Admission {
     }
 
     /// The host's no.
-    pub fn on_deny(&mut self, me: &Me, deny: &Deny) -> Option<AdmissionEvent> {
-        if deny.process != me.secret.process_key() || self.held.is_some() {
+    pub fn on_deny(&mut self, me: &Me, now: Now, deny: &Deny) -> Option<AdmissionEvent> {
+        if deny.process != me.secret.process_key() || self.is_member(now) {
             return None;
         }
-        self.denied = Some(deny.why);
+        // It is said once, though the claim is repeated and the answer with it.
+        if self.denied.replace(deny.why) == Some(deny.why) {
+            return None;
+        }
         Some(AdmissionEvent::Denied(deny.why))
     }
 
@@ -174,14 +182,20 @@ impl Admission {
         if age > p2p_proto::limits::CLOCK_SKEW.as_secs() {
             return None;
         }
-        if self.host.is_some()
-            && let Some(event) = self.other_host(beat.host)
-        {
+        if let Some(event) = self.other_host(beat.host) {
             return event;
         }
         let was_away = self.host_heard_at.is_none();
+        if self.host.is_some() {
+            // An older one that somebody plays again tells nothing.
+            if beat.time < self.last_beat {
+                return None;
+            }
+            self.last_beat = beat.time;
+            // Only the pinned host's word: anybody can sign a beat with some key, and silence everybody with a large number.
+            speaker.set_peers(beat.peers);
+        }
         self.host_heard_at = (!beat.leaving).then_some(now.at);
-        speaker.set_peers(beat.peers);
         // A host who came (back) has not heard an earlier claim.
         if was_away && !beat.leaving && self.wants_claim(now) {
             self.claim(me, now, speaker, out);

@@ -211,8 +211,10 @@ impl HostMachine {
                 self.beat_soon(now);
             }
             Err(why) => {
-                self.speaker.say(now, Message::Deny(Deny { process, why }), lines);
-                out.push(HostOutput::Report(HostReport::Refused { name, why }));
+                // Anybody can claim: what is refused must not take the board's share from what members wait for.
+                if self.speaker.say_if_quiet(now, Message::Deny(Deny { process, why }), lines) {
+                    out.push(HostOutput::Report(HostReport::Refused { name, why }));
+                }
             }
         }
     }

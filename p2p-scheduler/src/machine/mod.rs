@@ -25,8 +25,8 @@ pub mod worker;
 use std::time::Duration;
 
 use p2p_proto::ids::{ClusterName, PeerKeys, PeerName, Role, UserName};
-use p2p_proto::trust::{Credentials, Identity, Membership, ProcessCertificate, ProcessSecret, UnixTime};
 use p2p_proto::limits;
+use p2p_proto::trust::{Credentials, Identity, Membership, ProcessCertificate, ProcessSecret, UnixTime};
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,7 +34,9 @@ impl Speaker {
 
     /// The board has this many peers: each gets an equal share.
     pub fn set_peers(&mut self, peers: u32) {
-        self.peers = peers.max(1);
+        // Nobody knows more peers than these; a larger number would only silence everybody.
+        let most = u32::try_from(limits::DIRECTORY_PEERS).unwrap_or(u32::MAX);
+        self.peers = peers.clamp(1, most);
     }
 
     /// Peers on the board, as far as known; at least 1.
@@ -55,6 +57,20 @@ impl Speaker {
         self.say_line(now, line, out);
     }
 
+    /// Whether more than half of what may be said at once is still unsaid.
+    pub fn is_quiet(&self, now: Now) -> bool {
+        self.waiting.is_empty() && self.tokens_at(now) > f64::from(limits::BOARD_BURST) / 2.0
+    }
+
+    /// Says `message` if [`Speaker::is_quiet`]: for what strangers can cause. Returns whether it was said.
+    pub fn say_if_quiet(&mut self, now: Now, message: Message, out: &mut Vec<Line>) -> bool {
+        let quiet = self.is_quiet(now);
+        if quiet {
+            self.say(now, message, out);
+        }
+        quiet
+    }
+
     /// Says a ready-made line as soon as the bucket allows.
     pub fn say_line(&mut self, now: Now, line: Line, out: &mut Vec<Line>) {
         if self.waiting.len() >= WAITING_LINES {
@@ -66,9 +82,8 @@ impl Speaker {
 
     /// Says what the bucket allows by now.
     pub fn on_tick(&mut self, now: Now, out: &mut Vec<Line>) {
-        let passed = now.at.saturating_sub(self.filled_at).as_secs_f64();
+        self.tokens = self.tokens_at(now);
         self.filled_at = now.at;
-        self.tokens = (self.tokens + passed * self.rate()).min(f64::from(limits::BOARD_BURST));
         while self.tokens >= 1.0 {
             let Some(line) = self.waiting.pop_front() else { break };
             self.tokens -= 1.0;
@@ -81,6 +96,11 @@ impl Speaker {
         // A millisecond more than exact, so that rounding never wakes a moment too early.
         let missing = (1.0 - self.tokens).max(0.0) / self.rate() + 0.001;
         (!self.waiting.is_empty()).then(|| self.filled_at + Duration::from_secs_f64(missing))
+    }
+
+    fn tokens_at(&self, now: Now) -> f64 {
+        let passed = now.at.saturating_sub(self.filled_at).as_secs_f64();
+        (self.tokens + passed * self.rate()).min(f64::from(limits::BOARD_BURST))
     }
 
     fn rate(&self) -> f64 {

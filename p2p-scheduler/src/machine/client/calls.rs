@@ -3,7 +3,7 @@
 //! No message 1 leaves before the callee's credentials have verified. The `connect` is sent again byte for byte; a forged `ready` spoils
 //! nothing, because the handshake can be made anew from the same entropy.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use p2p_proto::board::message::{Connect, Ready, Refuse, RefuseReason};
@@ -14,7 +14,8 @@ use p2p_proto::link::handshake::{Calling, Parties, Session};
 use p2p_proto::link::setup::{Answer, Call};
 use p2p_proto::link::{ConnectPlan, Hints, LinkError};
 
-use super::{BoardState, ClientMachine, ClientOutput, ClientReport};
+use super::tasks::ClassId;
+use super::{BoardState, ClientMachine, ClientOutput, ClientReport, Needs};
 use crate::LinkId;
 use crate::machine::directory::Present;
 use crate::machine::speaker::Speaker;
@@ -32,6 +33,11 @@ const FORGED_ANSWERS: u32 = 8;
 pub(super) struct Calls {
     under_way: BTreeMap<LinkId, UnderWay>,
     failures: HashMap<ProcessKey, Failures>,
+    /// The moments in `failures`, the next one first.
+    retries: BTreeSet<(Duration, ProcessKey)>,
+    /// Nobody else can be called for these until something changes: a hello, a link, the end of a pause. Spares a look at the whole
+    /// directory for each task.
+    exhausted: Option<BTreeSet<ClassId>>,
     next_setup: u64,
 }
 
@@ -72,13 +78,22 @@ struct Failures {
 
 impl Calls {
     pub(super) fn new(first_setup: u64) -> Self {
-        Self { under_way: BTreeMap::new(), failures: HashMap::new(), next_setup: first_setup }
+        Self {
+            under_way: BTreeMap::new(),
+            failures: HashMap::new(),
+            retries: BTreeSet::new(),
+            exhausted: None,
+            next_setup: first_setup,
+        }
+    }
+
+    /// Somebody may have come up who can be called.
+    pub(super) fn look_again(&mut self) {
+        self.exhausted = None;
     }
 
     pub(super) fn on_linked(&mut self, link: LinkId) -> Option<Present> {
-        let call = self.under_way.remove(&link)?;
-        self.failures.remove(&call.worker.verified.keys.process);
-        Some(call.worker)
+        self.under_way.remove(&link).map(|call| call.worker)
     }
 
     pub(super) fn on_failed(&mut self, now: Now, link: LinkId) -> Option<Present> {
@@ -89,16 +104,36 @@ impl Calls {
 
     /// A call or link to this worker failed: the next one waits.
     pub(super) fn on_broken(&mut self, now: Now, process: ProcessKey) {
-        let failures = self.failures.entry(process).or_insert(Failures { next_at: None, pause: CALL_AGAIN });
-        failures.next_at = Some(now.at + failures.pause);
-        failures.pause = (failures.pause * 2).min(CALL_AGAIN_MAX);
-        if self.failures.len() > limits::DIRECTORY_PEERS {
+        if self.failures.len() >= limits::DIRECTORY_PEERS && !self.failures.contains_key(&process) {
             self.failures.retain(|_, failures| failures.next_at.is_some());
+        }
+        let failures = self.failures.entry(process).or_insert(Failures { next_at: None, pause: CALL_AGAIN });
+        let next_at = now.at + failures.pause;
+        if let Some(earlier) = failures.next_at.replace(next_at) {
+            self.retries.remove(&(earlier, process));
+        }
+        failures.pause = (failures.pause * 2).min(CALL_AGAIN_MAX);
+        self.retries.insert((next_at, process));
+        self.look_again();
+    }
+
+    /// It was heard anew, or did its work: the next call need not wait.
+    pub(super) fn forget_failures(&mut self, process: ProcessKey) {
+        if let Some(Failures { next_at: Some(at), .. }) = self.failures.remove(&process) {
+            self.retries.remove(&(at, process));
+            self.look_again();
         }
     }
 
-    pub(super) fn forget_failures(&mut self, process: ProcessKey) {
-        self.failures.remove(&process);
+    /// Pauses that are over by now.
+    fn on_time(&mut self, now: Now) {
+        while let Some(&(at, process)) = self.retries.first().filter(|(at, _)| *at <= now.at) {
+            self.retries.remove(&(at, process));
+            if let Some(failures) = self.failures.get_mut(&process) {
+                failures.next_at = None;
+            }
+            self.look_again();
+        }
     }
 
     pub(super) fn ids(&self) -> Vec<LinkId> {
@@ -109,7 +144,7 @@ impl Calls {
         self.under_way.len()
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &Present> {
+    pub(super) fn workers(&self) -> impl Iterator<Item = &Present> {
         self.under_way.values().map(|call| &call.worker)
     }
 
@@ -117,9 +152,8 @@ impl Calls {
         self.under_way.values().any(|call| call.worker.verified.keys.process == process)
     }
 
-    fn may_call(&self, now: Now, process: ProcessKey) -> bool {
-        !self.is_calling(process)
-            && self.failures.get(&process).is_none_or(|failures| failures.next_at.is_none_or(|at| at <= now.at))
+    fn may_call(&self, process: ProcessKey) -> bool {
+        !self.is_calling(process) && self.failures.get(&process).is_none_or(|failures| failures.next_at.is_none())
     }
 
     /// Sends again what is due.
@@ -138,8 +172,7 @@ impl Calls {
             Stage::Calling(asked) => asked.next_resend().or(Some(asked.deadline())),
             _ => None,
         });
-        let retry = self.failures.values().filter_map(|failures| failures.next_at);
-        earliest([resend.min(), retry.min()])
+        earliest([resend.min(), self.retries.first().map(|(at, _)| *at)])
     }
 }
 
@@ -157,43 +190,67 @@ impl ClientMachine {
     /// Calls workers until the slots suffice for the tasks, at most [`limits::CLIENT_LINKS`] (B-03).
     pub(super) fn call_workers(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
         self.give_up_calls(now, out);
-        for failures in self.calls.failures.values_mut() {
-            failures.next_at = failures.next_at.filter(|at| *at > now.at);
-        }
-        let needed = self.slots_needed();
-        let calling: u32 = self.calls.names().filter_map(|call| call.offer.as_ref()).map(|offer| offer.slots).sum();
-        let mut slots = self.workers.slots().saturating_add(calling);
-        if self.board != BoardState::Up || needed == 0 || slots >= needed {
+        self.calls.on_time(now);
+        if self.board != BoardState::Up || !self.admission.is_member(now) {
             return;
         }
-        let waiting = self.tasks.waiting_needs();
-        let useful = |present: &Present| {
-            self.surveying
-                || present.offer.as_ref().is_some_and(|offer| {
-                    waiting.iter().any(|needs| offer.runtimes.contains(&needs.runtime) && offer.slots >= needs.cpus)
-                })
-        };
-        let mut candidates: Vec<Present> = self
-            .directory
-            .present(now)
-            .filter(|(process, present)| {
-                useful(present) && self.calls.may_call(now, **process) && self.workers.of_process(**process).is_none()
-            })
-            .map(|(_, present)| present.clone())
-            .collect();
-        // Those who said that they have room first; among equals, any order that is the same in every run.
-        candidates.sort_by_key(|present| {
-            (std::cmp::Reverse(present.offer.as_ref().map_or(0, |offer| offer.free)), present.verified.keys)
-        });
-        for worker in candidates {
-            if slots >= needed || self.workers.len() + self.calls.len() >= limits::CLIENT_LINKS {
-                break;
+        while self.workers.len() + self.calls.len() < limits::CLIENT_LINKS && self.lacks_slots() {
+            let lacking = self.lacking();
+            if self.calls.exhausted.as_ref().is_some_and(|exhausted| lacking.is_subset(exhausted)) {
+                return;
             }
-            slots = slots.saturating_add(worker.offer.as_ref().map_or(0, |offer| offer.slots));
+            let Some(worker) = self.next_to_call(now, &lacking) else {
+                self.calls.exhausted = Some(lacking);
+                return;
+            };
             let link = self.new_link_id();
             self.calls.under_way.insert(link, UnderWay { worker, stage: Stage::Preparing });
             out.push(ClientOutput::Prepare(link));
         }
+    }
+
+    /// Whether more slots, of whomever, would let more of the unfinished tasks run.
+    pub(super) fn lacks_slots(&self) -> bool {
+        if self.surveying {
+            return true;
+        }
+        let waiting = || self.tasks.waiting();
+        let needed = waiting().map(|class| self.tasks.slots_needed(class)).fold(0, u32::saturating_add);
+        needed > self.slots_for(waiting()) || waiting().any(|class| self.lacks_slots_for(class))
+    }
+
+    fn lacks_slots_for(&self, class: ClassId) -> bool {
+        self.tasks.slots_needed(class) > self.slots_for(std::iter::once(class))
+    }
+
+    /// Slots of linked and called workers that could run one of these.
+    fn slots_for(&self, classes: impl Iterator<Item = ClassId> + Clone) -> u32 {
+        let fits = |call: &&Present| classes.clone().any(|class| call.could_run(self.tasks.needs(class)));
+        let calling = self.calls.workers().filter(fits).map(Present::slots).fold(0, u32::saturating_add);
+        self.workers.slots_for(classes.clone()).saturating_add(calling)
+    }
+
+    /// Classes that more slots would serve: those that have too few; all, if each has enough but not all of them together.
+    fn lacking(&self) -> BTreeSet<ClassId> {
+        let lacking: BTreeSet<_> = self.tasks.waiting().filter(|class| self.lacks_slots_for(*class)).collect();
+        if lacking.is_empty() { self.tasks.waiting().collect() } else { lacking }
+    }
+
+    /// The worker to call next: of those that could run one of `lacking`, the one that said it has most room; among equals, any order
+    /// that is the same in every run.
+    fn next_to_call(&self, now: Now, lacking: &BTreeSet<ClassId>) -> Option<Present> {
+        let lacking: Vec<&Needs> = lacking.iter().map(|class| self.tasks.needs(*class)).collect();
+        let useful = |present: &Present| self.surveying || lacking.iter().any(|needs| present.could_run(needs));
+        self.directory
+            .present(now)
+            .filter(|(process, present)| {
+                useful(present) && self.calls.may_call(**process) && self.workers.of_process(**process).is_none()
+            })
+            .map(|(_, present)| present)
+            .min_by_key(|present| {
+                (std::cmp::Reverse(present.offer.as_ref().map_or(0, |offer| offer.free)), present.verified.keys)
+            })
+            .cloned()
     }
 
     pub(super) fn on_prepared(
@@ -305,6 +362,17 @@ impl ClientMachine {
             let why = "it did not answer; it may have left without a word".to_owned();
             out.push(ClientOutput::Report(ClientReport::CallFailed { worker: worker.name, why }));
         }
+    }
+}
+
+impl Present {
+    fn slots(&self) -> u32 {
+        self.offer.as_ref().map_or(0, |offer| offer.slots)
+    }
+
+    /// Whether what it offers suffices, as far as it said.
+    pub(super) fn could_run(&self, needs: &Needs) -> bool {
+        self.offer.as_ref().is_some_and(|offer| offer.runtimes.contains(&needs.runtime) && offer.slots >= needs.cpus)
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use p2p_proto::board::message::{Hello, Seek};
 use p2p_proto::board::{BoardError, BoardEvent, Envelope, Line, Message};
 use p2p_proto::ids::{AttemptId, MachineKey, PeerName, ProcessKey, TaskId};
-use p2p_proto::link::item::{Finished, Open, Returned, Submit, Want};
+use p2p_proto::link::item::{Finished, Open, Returned, Submit};
 use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, ToClient, ToWorker};
 use p2p_proto::task::{Content, Ended, ReturnReason, TaskSpec};
 use p2p_proto::trust::Membership;
@@ -230,6 +230,8 @@ pub struct ClientMachine {
     surveying: bool,
     seek_at: Option<Duration>,
     seek_again: Duration,
+    /// The last search.
+    sought_at: Option<Duration>,
     hello_at: Option<Duration>,
     left: bool,
 }
@@ -262,6 +264,7 @@ impl ClientMachine {
             surveying: false,
             seek_at: None,
             seek_again: SEEK_AGAIN,
+            sought_at: None,
             hello_at: None,
             left: false,
         }
@@ -280,23 +283,35 @@ impl ClientMachine {
                 }
             }
             ClientInput::Submit(tasks) => {
-                for (id, spec) in tasks {
-                    self.tasks.add(id, spec);
+                if self.left {
+                    // Nobody will ever run it; whoever waits for it must hear so.
+                    out.extend(tasks.into_iter().map(|(id, _)| ClientOutput::Outcome(id, Outcome::Cancelled)));
+                    return;
                 }
-                self.seek_soon(now);
+                for (id, spec) in tasks {
+                    self.on_submit(id, spec);
+                }
+                self.seek_if_quiet(now);
             }
             ClientInput::Cancel(task) => self.on_cancel(task, out),
             ClientInput::Survey => {
                 self.surveying = true;
+                self.calls.look_again();
                 self.seek_soon(now);
             }
             ClientInput::Tick => {}
             ClientInput::Leave => self.leave(now, out),
         }
         if !self.left {
-            self.assign(out);
+            self.assign(now, out);
             self.call_workers(now, out);
             self.on_time(now, out);
+        }
+    }
+
+    fn on_submit(&mut self, id: TaskId, spec: TaskSpec) {
+        if self.tasks.add(id, spec).is_some() {
+            self.workers.on_class(&self.tasks);
         }
     }
 
@@ -328,6 +343,7 @@ impl ClientMachine {
                 self.admission.on_up(&self.me, now, &mut self.speaker, &mut lines);
                 out.extend(lines.into_iter().map(ClientOutput::Publish));
                 self.hello_at = Some(now.at);
+                self.calls.look_again();
                 self.seek_soon(now);
             }
             BoardEvent::Line(line) => {
@@ -366,7 +382,7 @@ impl ClientMachine {
                 None
             }
             Message::Admit(admit) => self.admission.on_admit(&self.me, now, admit),
-            Message::Deny(deny) => self.admission.on_deny(&self.me, &deny),
+            Message::Deny(deny) => self.admission.on_deny(&self.me, now, &deny),
             Message::Beat(beat) => self.admission.on_beat(&self.me, now, &beat, &mut self.speaker, &mut lines),
             Message::Ready(ready) => {
                 self.on_ready(ready, out);
@@ -383,6 +399,7 @@ impl ClientMachine {
             if let AdmissionEvent::Admitted { host, membership, .. } = &event {
                 out.push(ClientOutput::Save { host: *host, membership: membership.clone() });
                 self.hello_at = Some(now.at);
+                self.calls.look_again();
                 self.seek_soon(now);
             }
             out.push(ClientOutput::Report(ClientReport::Admission(event)));
@@ -395,9 +412,13 @@ impl ClientMachine {
             return;
         }
         let process = hello.process;
-        if self.directory.on_hello(now, &self.me.cluster, host, name, hello) == Ok(true) {
-            self.calls.forget_failures(process);
+        match self.directory.on_hello(now, &self.me.cluster, host, name, hello) {
+            Ok(true) => self.calls.forget_failures(process),
+            Ok(false) => {}
+            Err(_) => return,
         }
+        // New, or with another offer than before.
+        self.calls.look_again();
     }
 
     /// What is due by now.
@@ -408,9 +429,11 @@ impl ClientMachine {
         }
         let mut lines = Vec::new();
         self.admission.on_tick(&self.me, now, &mut self.speaker, &mut lines);
-        let credentials = self.admission.credentials(&self.me, now).cloned();
-        if let Some(credentials) = credentials {
-            if self.hello_at.is_some_and(|at| at <= now.at) {
+        let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.at);
+        if self.admission.is_member(now) {
+            if due(self.hello_at)
+                && let Some(credentials) = self.admission.credentials(&self.me, now).cloned()
+            {
                 let hello = Hello {
                     credentials,
                     process: self.me.secret.process_key(),
@@ -422,7 +445,7 @@ impl ClientMachine {
                 self.speaker.say(now, Message::Hello(hello), &mut lines);
                 self.hello_at = Some(now.at + limits::HELLO_TTL / 2);
             }
-            if self.seek_at.is_some_and(|at| at <= now.at) {
+            if due(self.seek_at) {
                 self.seek(now, &mut lines);
             }
         } else {
@@ -435,28 +458,36 @@ impl ClientMachine {
         out.extend(lines.into_iter().map(ClientOutput::Publish));
     }
 
+    /// Something has changed: asks at once, and then ever more rarely. Two searches never follow each other faster than
+    /// [`SEEK_AGAIN`], whatever changes how often (B-03).
     fn seek_soon(&mut self, now: Now) {
         self.seek_again = SEEK_AGAIN;
-        self.seek_at = Some(now.at);
+        let at = self.sought_at.map_or(now.at, |at| now.at.max(at + SEEK_AGAIN));
+        self.seek_at = Some(self.seek_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// There is more to do. A search that goes on does not go faster for it: lines do not grow with tasks (I-09).
+    fn seek_if_quiet(&mut self, now: Now) {
+        if self.seek_at.is_none() {
+            let at = self.sought_at.map_or(now.at, |at| now.at.max(at + self.seek_again));
+            self.seek_at = Some(at);
+        }
     }
 
     /// Asks for workers while tasks wait and the linked slots are too few; then again, ever more rarely.
     fn seek(&mut self, now: Now, lines: &mut Vec<Line>) {
-        let needed = self.slots_needed();
-        if !self.surveying && (needed == 0 || self.workers.slots() >= needed) {
+        if !self.lacks_slots() {
             self.seek_at = None;
             return;
         }
+        let needed = self.tasks.waiting().map(|class| self.tasks.slots_needed(class)).fold(0, u32::saturating_add);
         let runtime = if self.surveying { String::new() } else { self.tasks.waiting_runtime().unwrap_or_default() };
-        let answers = u32::try_from(limits::CLIENT_LINKS).unwrap_or(u32::MAX);
-        self.speaker.say(now, Message::Seek(Seek { runtime, answers: answers.min(needed.max(1)) }), lines);
+        let most = u32::try_from(limits::CLIENT_LINKS).unwrap_or(u32::MAX);
+        let answers = if self.surveying { most } else { most.min(needed.max(1)) };
+        self.speaker.say(now, Message::Seek(Seek { runtime, answers }), lines);
+        self.sought_at = Some(now.at);
         self.seek_at = Some(now.at + self.seek_again);
         self.seek_again = (self.seek_again * 2).min(SEEK_AGAIN_MAX);
-    }
-
-    /// Slots that would let every unfinished task run at once.
-    fn slots_needed(&self) -> u32 {
-        if self.surveying { u32::MAX } else { u32::try_from(self.tasks.unfinished()).unwrap_or(u32::MAX) }
     }
 
     fn on_link_up(&mut self, now: Now, link: LinkId, path: LinkPath, out: &mut Vec<ClientOutput>) {
@@ -467,7 +498,7 @@ impl ClientMachine {
         let open = Open { version: VERSION, name: self.me.name.clone(), capabilities: Vec::new(), slots: 0 };
         out.push(ClientOutput::Send(link, ToWorker::Open(open)));
         out.push(ClientOutput::Report(ClientReport::Linked { worker: present.name.clone(), path: path.clone() }));
-        self.workers.add(now, link, present, path);
+        self.workers.add(now, link, present, path, &self.tasks);
     }
 
     fn on_link_down(&mut self, now: Now, link: LinkId, error: LinkError, out: &mut Vec<ClientOutput>) {
@@ -486,12 +517,13 @@ impl ClientMachine {
         let mut again = 0;
         for (attempt, task) in worker.attempts {
             match self.tasks.on_lost(task, attempt) {
-                Lost::Again => {
+                Some(Lost::Again) => {
                     again += 1;
                     out.push(ClientOutput::Withdraw { task, attempt });
                 }
-                Lost::Cancelled => out.push(ClientOutput::Outcome(task, Outcome::Cancelled)),
-                Lost::Final { losses } => {
+                Some(Lost::Cancelled) => out.push(ClientOutput::Outcome(task, Outcome::Cancelled)),
+                None => {}
+                Some(Lost::Final { losses }) => {
                     let (worker, error) = (worker.name.clone(), error.clone());
                     out.push(ClientOutput::Outcome(task, Outcome::Lost { worker, error, losses }));
                 }
@@ -515,7 +547,7 @@ impl ClientMachine {
                 let fault = p2p_proto::error::ProtoError::Version { theirs: open.version };
                 self.drop_worker(now, link, LinkError::Broken(fault.to_string()), out);
             }
-            ToClient::Open(open) => self.workers.on_open(link, open.slots.min(limits::SLOTS)),
+            ToClient::Open(open) => self.workers.on_open(link, open.slots.min(limits::SLOTS), &self.tasks),
             ToClient::Credit(credits) => self.workers.on_credit(link, credits),
             ToClient::Revoke(credits) => self.workers.on_revoke(link, credits),
             ToClient::Started(attempt) => {
@@ -532,6 +564,7 @@ impl ClientMachine {
             }
             ToClient::Finished(finished) => {
                 let name = worker.name.clone();
+                self.calls.forget_failures(worker.process);
                 if let Some(task) = self.workers.on_ended(now, link, finished.attempt)
                     && self.tasks.on_finished(task, finished.attempt)
                 {
@@ -540,16 +573,15 @@ impl ClientMachine {
             }
             ToClient::Returned(returned) => self.on_returned(now, link, returned, out),
             ToClient::Draining => {
-                worker.draining = true;
                 out.push(ClientOutput::Report(ClientReport::Draining(worker.name.clone())));
                 let process = worker.process;
-                self.workers.on_revoke(link, u32::MAX);
+                self.workers.on_draining(link, &self.tasks);
+                self.calls.look_again();
                 self.directory.remove(process);
                 self.seek_soon(now);
             }
             ToClient::Pong(pong) => {
                 self.workers.on_pong(now, link, pong);
-                self.want(link, out);
             }
             ToClient::TooLate(_) | ToClient::Data(_) | ToClient::Taken(_) => {}
         }
@@ -559,14 +591,15 @@ impl ClientMachine {
         let attempt = returned.attempt;
         let Some(task) = self.workers.on_ended(now, link, attempt) else { return };
         if returned.why == ReturnReason::Mismatch
-            && let Some(needs) = self.tasks.needs(task)
+            && let Some(class) = self.tasks.class_of(task)
         {
-            // It offered this and does not take it: asking again would go round in circles.
-            self.workers.exclude(link, needs);
+            self.workers.exclude(link, class, &self.tasks);
+            self.calls.look_again();
         }
         match self.tasks.on_returned(task, attempt) {
-            Lost::Again => out.push(ClientOutput::Withdraw { task, attempt }),
-            Lost::Cancelled | Lost::Final { .. } => out.push(ClientOutput::Outcome(task, Outcome::Cancelled)),
+            Some(Lost::Again) => out.push(ClientOutput::Withdraw { task, attempt }),
+            Some(Lost::Cancelled | Lost::Final { .. }) => out.push(ClientOutput::Outcome(task, Outcome::Cancelled)),
+            None => {}
         }
     }
 
@@ -581,10 +614,13 @@ impl ClientMachine {
     }
 
     /// Gives waiting tasks to workers that granted credits, and tells workers what waits.
-    fn assign(&mut self, out: &mut Vec<ClientOutput>) {
-        for needs in self.tasks.waiting_needs() {
-            while let Some((task, once)) = self.tasks.front(&needs) {
-                let Some(link) = self.workers.best(&needs, once) else { break };
+    fn assign(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
+        let mut served = None;
+        // A class may empty itself meanwhile, so each is looked for behind the last one.
+        while let Some(class) = self.tasks.waiting_after(served) {
+            served = Some(class);
+            while let Some((task, once)) = self.tasks.front(class) {
+                let Some(link) = self.workers.best(class, once) else { break };
                 let Some(worker) = self.workers.get_mut(link) else { break };
                 let name = worker.name.clone();
                 let (attempt, spec) = self.tasks.start(task, link);
@@ -594,16 +630,12 @@ impl ClientMachine {
                 out.push(ClientOutput::Attempt { task, link, attempt, worker: name });
             }
         }
+        // Tells workers how much waits for them, where what they know is too far from that.
         for link in self.workers.ids() {
-            self.want(link, out);
-        }
-    }
-
-    /// Tells a worker how much waits for it, if what it knows is too far from that.
-    fn want(&mut self, link: LinkId, out: &mut Vec<ClientOutput>) {
-        let tasks = self.tasks.waiting_for(|needs| self.workers.fits(link, needs));
-        if let Some(want) = self.workers.want(link, tasks) {
-            out.push(ClientOutput::Send(link, ToWorker::Want(want)));
+            let tasks = self.tasks.waiting_for(|class| self.workers.fits(link, class));
+            if let Some(want) = self.workers.want(now, link, tasks) {
+                out.push(ClientOutput::Send(link, ToWorker::Want(want)));
+            }
         }
     }
 
@@ -617,12 +649,15 @@ impl ClientMachine {
                 out.push(ClientOutput::Send(link, ToWorker::Bye));
                 out.push(ClientOutput::Close(link));
                 self.workers.remove(link);
+                self.calls.look_again();
             }
         }
     }
 
     fn leave(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
-        self.left = true;
+        if std::mem::replace(&mut self.left, true) {
+            return;
+        }
         for link in self.workers.ids() {
             out.push(ClientOutput::Send(link, ToWorker::Bye));
             out.push(ClientOutput::Close(link));
@@ -700,9 +735,4 @@ impl Needs {
     fn of(spec: &TaskSpec) -> Self {
         Self { runtime: spec.runtime.clone(), cpus: spec.cpus() }
     }
-}
-
-/// A `Want` as it was last said.
-pub(crate) fn want(tasks: u32, round_trip_us: u32) -> Want {
-    Want { tasks, round_trip_us }
 }

@@ -119,15 +119,15 @@ impl ClientMachine {
     /// Why tasks wait, if any do.
     pub fn waiting(&self, now: Now) -> Option<Waiting> {
         let cluster = || self.me.cluster.clone();
-        let waiting = self.tasks.waiting_needs();
-        if waiting.is_empty() && !self.surveying {
+        let mut waiting = self.tasks.waiting().peekable();
+        if waiting.peek().is_none() && (!self.surveying || self.workers.len() > 0) {
             return None;
         }
-        let unserved =
-            waiting.iter().find(|needs| !self.workers.ids().iter().any(|link| self.workers.fits(*link, needs)));
-        if self.workers.len() > 0 && unserved.is_none() {
-            return Some(Waiting::Busy { slots: self.workers.slots() });
+        let unserved = waiting.find(|class| self.workers.slots_for(std::iter::once(*class)) == 0);
+        if unserved.is_none() && self.tasks.queued() > 0 {
+            return Some(Waiting::Busy { slots: self.workers.slots_for(self.tasks.waiting()) });
         }
+        let unserved = unserved.map(|class| self.tasks.needs(class));
         Some(match &self.board {
             BoardState::Joining => Waiting::Joining,
             BoardState::Down(reason) => Waiting::BoardDown(reason.clone()),
@@ -135,27 +135,25 @@ impl ClientMachine {
             BoardState::Failed(error) => Waiting::Failed(error.clone()),
             BoardState::Up => {
                 let mut present = self.directory.present(now).peekable();
-                if let Some(why) = self.admission.denied() {
+                if let Some(why) = self.admission.denied(now) {
                     Waiting::Denied(cluster(), why)
-                } else if self.admission.host().is_none() || !self.admission.is_member(now) {
+                } else if !self.admission.is_member(now) {
                     Waiting::Unsigned(cluster())
+                } else if self.calls.len() > 0 {
+                    Waiting::Connecting(self.calls.workers().map(|worker| worker.name.clone()).collect())
                 } else if present.peek().is_none() {
                     Waiting::NoWorkers(cluster())
-                } else if self.calls.len() > 0 {
-                    Waiting::Connecting(self.calls.names().map(|worker| worker.name.clone()).collect())
                 } else if let Some(needs) = unserved {
-                    let offered = present.any(|(_, peer)| {
-                        peer.offer
-                            .as_ref()
-                            .is_some_and(|o| o.runtimes.contains(&needs.runtime) && o.slots >= needs.cpus)
-                    });
+                    // One that is linked and does not fit has said what it is: only others could still be asked.
+                    let offered = present
+                        .any(|(process, peer)| peer.could_run(needs) && self.workers.of_process(*process).is_none());
                     if offered {
                         Waiting::Connecting(Vec::new())
                     } else {
                         Waiting::Unoffered { runtime: needs.runtime.clone(), cpus: needs.cpus }
                     }
                 } else {
-                    Waiting::NoWorkers(cluster())
+                    Waiting::Connecting(Vec::new())
                 }
             }
         })

@@ -7,7 +7,7 @@ use p2p_proto::ids::{AttemptId, PeerName, ProcessKey, TaskId};
 use p2p_proto::link::LinkPath;
 use p2p_proto::link::item::{Pong, Want};
 
-use super::Needs;
+use super::tasks::{ClassId, Tasks};
 use crate::LinkId;
 use crate::machine::Now;
 use crate::machine::directory::Present;
@@ -30,7 +30,10 @@ pub(super) struct Worker {
     credits: u32,
     /// What it believes that waits: the last `Want`, less what it was sent since.
     told: Want,
-    excluded: BTreeSet<Needs>,
+    /// By class: whether it could ever run such a task.
+    fits: Vec<bool>,
+    /// What it offered and did not take.
+    excluded: BTreeSet<ClassId>,
     ping_sent: Option<Duration>,
     ping_at: Duration,
     idle_since: Duration,
@@ -42,13 +45,11 @@ pub(super) struct Workers {
     links: BTreeMap<LinkId, Worker>,
     /// Those with credits, least loaded first.
     ready: BTreeSet<(u64, LinkId)>,
-    slots: u32,
 }
 
 impl Workers {
-    pub(super) fn add(&mut self, now: Now, link: LinkId, present: Present, path: LinkPath) {
+    pub(super) fn add(&mut self, now: Now, link: LinkId, present: Present, path: LinkPath, tasks: &Tasks) {
         let offer = present.offer.unwrap_or_default();
-        self.slots = self.slots.saturating_add(offer.slots);
         let worker = Worker {
             name: present.name,
             process: present.verified.keys.process,
@@ -61,18 +62,33 @@ impl Workers {
             load: None,
             credits: 0,
             told: Want::default(),
+            fits: Vec::new(),
             excluded: BTreeSet::new(),
             ping_sent: None,
             ping_at: now.at,
             idle_since: now.at,
         };
         self.links.insert(link, worker);
+        self.refit(link, tasks);
+    }
+
+    /// There is a new class of tasks.
+    pub(super) fn on_class(&mut self, tasks: &Tasks) {
+        for worker in self.links.values_mut() {
+            worker.refit(tasks);
+        }
+    }
+
+    /// Works out anew what a worker could run.
+    fn refit(&mut self, link: LinkId, tasks: &Tasks) {
+        if let Some(worker) = self.links.get_mut(&link) {
+            worker.refit(tasks);
+        }
     }
 
     pub(super) fn remove(&mut self, link: LinkId) -> Option<Worker> {
         let worker = self.links.remove(&link)?;
         self.ready.remove(&(worker.load(), link));
-        self.slots = self.slots.saturating_sub(worker.slots);
         Some(worker)
     }
 
@@ -96,38 +112,47 @@ impl Workers {
         self.links.values().find(|worker| worker.process == process)
     }
 
-    /// Slots of all of them.
-    pub(super) fn slots(&self) -> u32 {
-        self.slots
-    }
-
-    /// The worker for the next task of these needs: one with a credit and the least work per slot. A task that may start only
+    /// The worker for the next task of this class: one with a credit and the least work per slot. A task that may start only
     /// once goes to a free slot or nowhere: it is never prefetched (S-02).
-    pub(super) fn best(&self, needs: &Needs, once: bool) -> Option<LinkId> {
-        self.ready.iter().map(|(_, link)| *link).filter(|link| self.fits(*link, needs)).find(|link| {
+    pub(super) fn best(&self, class: ClassId, once: bool) -> Option<LinkId> {
+        self.ready.iter().map(|(_, link)| *link).filter(|link| self.fits(*link, class)).find(|link| {
             !once || self.links.get(link).is_some_and(|worker| worker.attempts.len() < worker.slots as usize)
         })
     }
 
     /// Whether a worker could ever run such a task.
-    pub(super) fn fits(&self, link: LinkId, needs: &Needs) -> bool {
-        self.links.get(&link).is_some_and(|worker| {
-            worker.slots >= needs.cpus
-                && worker.runtimes.contains(&needs.runtime)
-                && !worker.draining
-                && (worker.excluded.is_empty() || !worker.excluded.contains(needs))
-        })
+    pub(super) fn fits(&self, link: LinkId, class: ClassId) -> bool {
+        self.links.get(&link).is_some_and(|worker| worker.fits(class))
     }
 
-    pub(super) fn exclude(&mut self, link: LinkId, needs: Needs) {
+    /// Slots of all that could run one of these.
+    pub(super) fn slots_for(&self, classes: impl Iterator<Item = ClassId> + Clone) -> u32 {
+        let fitting = self.links.values().filter(|worker| classes.clone().any(|class| worker.fits(class)));
+        fitting.map(|worker| worker.slots).fold(0, u32::saturating_add)
+    }
+
+    /// It offered this and does not take it: asking again would go round in circles.
+    pub(super) fn exclude(&mut self, link: LinkId, class: ClassId, tasks: &Tasks) {
         if let Some(worker) = self.links.get_mut(&link) {
-            worker.excluded.insert(needs);
+            worker.excluded.insert(class);
+            worker.refit(tasks);
         }
     }
 
-    pub(super) fn on_open(&mut self, link: LinkId, slots: u32) {
-        self.change(link, |worker| worker.slots = slots.max(1));
-        self.slots = self.links.values().map(|worker| worker.slots).fold(0, u32::saturating_add);
+    /// It takes no more tasks.
+    pub(super) fn on_draining(&mut self, link: LinkId, tasks: &Tasks) {
+        self.change(link, |worker| {
+            worker.draining = true;
+            worker.credits = 0;
+            worker.refit(tasks);
+        });
+    }
+
+    pub(super) fn on_open(&mut self, link: LinkId, slots: u32, tasks: &Tasks) {
+        self.change(link, |worker| {
+            worker.slots = slots.max(1);
+            worker.refit(tasks);
+        });
     }
 
     pub(super) fn on_credit(&mut self, link: LinkId, credits: u32) {
@@ -168,7 +193,7 @@ impl Workers {
     }
 
     /// What to tell a worker for which `tasks` wait, if what it believes is wrong by more than half.
-    pub(super) fn want(&mut self, link: LinkId, tasks: u32) -> Option<Want> {
+    pub(super) fn want(&mut self, now: Now, link: LinkId, tasks: u32) -> Option<Want> {
         let worker = self.links.get_mut(&link)?;
         let round_trip_us =
             worker.round_trip.map_or(0, |trip| u32::try_from(trip.as_micros().max(1)).unwrap_or(u32::MAX));
@@ -180,7 +205,8 @@ impl Workers {
         if !news {
             return None;
         }
-        worker.told = super::want(tasks, round_trip_us);
+        worker.told = Want { tasks, round_trip_us };
+        worker.idle_since = now.at;
         Some(worker.told)
     }
 
@@ -199,7 +225,10 @@ impl Workers {
 
     /// Links that had nothing to do for so long.
     pub(super) fn idle_since(&self, now: Now, limit: Duration) -> Vec<LinkId> {
-        let idle = |worker: &Worker| worker.attempts.is_empty() && worker.idle_since + limit <= now.at;
+        // One that knows of waiting tasks is not idle, however long all its slots serve others.
+        let idle = |worker: &Worker| {
+            worker.attempts.is_empty() && worker.told.tasks == 0 && worker.idle_since + limit <= now.at
+        };
         self.links.iter().filter(|(_, worker)| idle(worker)).map(|(link, _)| *link).collect()
     }
 
@@ -226,6 +255,21 @@ impl Workers {
 }
 
 impl Worker {
+    pub(super) fn fits(&self, class: ClassId) -> bool {
+        self.fits.get(class.0).copied().unwrap_or(false)
+    }
+
+    fn refit(&mut self, tasks: &Tasks) {
+        let fits = tasks.classes().map(|(class, needs)| {
+            self.slots >= needs.cpus
+                && self.runtimes.contains(&needs.runtime)
+                && !self.draining
+                && !self.excluded.contains(&class)
+        });
+        let fits: Vec<bool> = fits.collect();
+        self.fits = fits;
+    }
+
     fn load(&self) -> u64 {
         self.attempts.len() as u64 * LOAD_UNIT / u64::from(self.slots.max(1))
     }

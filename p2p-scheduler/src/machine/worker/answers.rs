@@ -67,6 +67,11 @@ impl Answers {
         self.half_open.remove(&link).map(|half_open| half_open.caller)
     }
 
+    /// All set-ups under way, which are given up.
+    pub(super) fn drain(&mut self) -> Vec<LinkId> {
+        self.half_open.drain().map(|(link, _)| link).collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.half_open.len()
     }
@@ -217,8 +222,12 @@ impl WorkerMachine {
             why,
             version: p2p_proto::VERSION,
         };
-        let line = self.speaker.line(now, Message::Refuse(refuse));
-        self.publish(now, line, out);
+        let mut lines = Vec::new();
+        // Whoever may call may be anybody: refusals must not take the board's share from what members wait for.
+        if !self.speaker.say_if_quiet(now, Message::Refuse(refuse), &mut lines) {
+            return;
+        }
+        out.extend(lines.into_iter().map(WorkerOutput::Publish));
         let why = format!("a caller with the key {:?} was refused: {}", connect.caller.machine, words(why));
         out.push(WorkerOutput::Report(WorkerReport::Refused { why }));
     }

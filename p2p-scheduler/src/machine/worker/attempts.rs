@@ -85,20 +85,20 @@ impl Attempts {
         Some((link, attempt))
     }
 
-    /// An attempt ended; its slots are free.
-    pub(super) fn on_ended(&mut self, link: LinkId, attempt: AttemptId) {
-        if let Some(running) = self.running.remove(&(link, attempt)) {
-            self.busy -= running.cpus;
-            if let Some(count) = self.running_of.get_mut(&link) {
-                *count -= 1;
-                if *count == 0 {
-                    self.running_of.remove(&link);
-                }
-            }
-        } else {
+    /// An attempt ended; its slots are free. Returns whether it was here: one that was withdrawn while it ended is not.
+    pub(super) fn on_ended(&mut self, link: LinkId, attempt: AttemptId) -> bool {
+        let Some(running) = self.running.remove(&(link, attempt)) else {
             // It failed while it was staged.
-            self.forget_queued(link, attempt);
+            return self.forget_queued(link, attempt);
+        };
+        self.busy -= running.cpus;
+        if let Some(count) = self.running_of.get_mut(&link) {
+            *count -= 1;
+            if *count == 0 {
+                self.running_of.remove(&link);
+            }
         }
+        true
     }
 
     /// Takes an attempt back from the queue, if it is there.

@@ -236,6 +236,9 @@ impl WorkerMachine {
 
     /// Takes one input.
     pub fn handle(&mut self, now: Now, input: WorkerInput, out: &mut Vec<WorkerOutput>) {
+        if self.left {
+            return;
+        }
         match input {
             WorkerInput::Board(event) => self.on_board(now, event, out),
             WorkerInput::Prepared { link, hints } => self.on_prepared(now, link, hints, out),
@@ -257,14 +260,14 @@ impl WorkerMachine {
         self.run_next(out);
         self.grant(out);
         self.on_time(now, out);
-        if self.draining && !self.left && self.attempts.is_idle() {
+        if self.draining && self.attempts.is_idle() {
             self.leave(now, out);
         }
     }
 
     /// When to call with a tick.
     pub fn wake_at(&self) -> Option<Duration> {
-        if !self.up {
+        if !self.up || self.left {
             return None;
         }
         earliest([self.speaker.wake_at(), self.admission.wake_at(), self.hello_at])
@@ -311,7 +314,7 @@ impl WorkerMachine {
         let mut lines = Vec::new();
         let event = match envelope.message {
             Message::Admit(admit) => self.admission.on_admit(&self.me, now, admit),
-            Message::Deny(deny) => self.admission.on_deny(&self.me, &deny),
+            Message::Deny(deny) => self.admission.on_deny(&self.me, now, &deny),
             Message::Beat(beat) => self.admission.on_beat(&self.me, now, &beat, &mut self.speaker, &mut lines),
             Message::Seek(seek) => {
                 self.on_seek(now, &seek);
@@ -335,7 +338,9 @@ impl WorkerMachine {
 
     fn on_seek(&mut self, now: Now, seek: &Seek) {
         let offered = seek.runtime.is_empty() || self.config.offer.runtimes.contains(&seek.runtime);
-        if !offered || self.draining {
+        // Anybody can ask: who was answered lately, or what members wait for, comes first.
+        let asked_much = !self.speaker.is_quiet(now) && self.hello_at.is_some();
+        if !offered || asked_much {
             return;
         }
         let peers = self.speaker.peers();
@@ -354,6 +359,9 @@ impl WorkerMachine {
     }
 
     fn hello_within(&mut self, now: Now, spread: Duration) {
+        if self.draining {
+            return;
+        }
         let at = now.at + spread.mul_f64(f64::from(self.rng.next_u32()) / f64::from(u32::MAX));
         self.hello_at = Some(self.hello_at.map_or(at, |earlier| earlier.min(at)));
     }
@@ -365,7 +373,7 @@ impl WorkerMachine {
         }
         let mut lines = Vec::new();
         self.admission.on_tick(&self.me, now, &mut self.speaker, &mut lines);
-        if self.hello_at.is_some_and(|at| at <= now.at) && !self.draining {
+        if self.hello_at.is_some_and(|at| at <= now.at) {
             // Without a membership there is nothing to say yet; the admission says hello when it comes.
             self.hello_at = None;
             if let Some(credentials) = self.admission.credentials(&self.me, now) {
@@ -494,7 +502,10 @@ impl WorkerMachine {
     }
 
     fn on_ended(&mut self, link: LinkId, finished: Finished, out: &mut Vec<WorkerOutput>) {
-        self.attempts.on_ended(link, finished.attempt);
+        // One that was handed back while it ended has had its answer (S-04).
+        if !self.attempts.on_ended(link, finished.attempt) {
+            return;
+        }
         if let Some(client) = self.links.get_mut(&link) {
             client.demand.on_ran(finished.ran_us);
             let user = client.verified.user.clone();
@@ -530,6 +541,7 @@ impl WorkerMachine {
         if std::mem::replace(&mut self.draining, true) {
             return;
         }
+        self.hello_at = None;
         for link in self.links.keys() {
             out.push(WorkerOutput::Send(*link, ToClient::Draining));
         }
@@ -547,8 +559,8 @@ impl WorkerMachine {
         let bye = Message::Bye(Bye { process: self.me.secret.process_key() });
         let line = self.speaker.line(now, bye);
         out.push(WorkerOutput::Publish(line));
-        out.extend(self.links.keys().map(|link| WorkerOutput::Close(*link)));
-        self.links.clear();
+        let links = std::mem::take(&mut self.links).into_keys().chain(self.answers.drain());
+        out.extend(links.map(WorkerOutput::Close));
         out.push(WorkerOutput::Drained);
     }
 

@@ -1,0 +1,4 @@
+//! The machines of all three roles against each other in virtual time, and one by one against what a peer may do to them.
+
+mod chaos;
+mod world;
