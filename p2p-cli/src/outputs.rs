@@ -5,35 +5,76 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use p2p_proto::task::{Content, File, check_file_name};
+use globset::{GlobBuilder, GlobMatcher};
+use p2p_proto::task::{Content, Failure, FailureKind, File, check_file_name};
 use tempfile::NamedTempFile;
 
 use crate::trouble::{Code, Trouble};
 
-/// The files of one task on their way into a folder.
+/// The files of one task on their way into place.
 #[derive(Debug)]
 pub struct Outputs {
+    /// Where files are while they arrive.
     folder: PathBuf,
-    literal: Vec<String>,
-    patterns: GlobSet,
+    wanted: Vec<Wanted>,
     streamed: HashMap<u16, NamedTempFile>,
+}
+
+/// A file that is to come back, or a pattern of such files.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    name: String,
+    pattern: Option<GlobMatcher>,
+    /// Below this folder they are put.
+    root: PathBuf,
+    /// A task that succeeds has it.
+    must: bool,
+}
+
+impl Wanted {
+    /// Exactly this file.
+    pub fn file(name: String, root: PathBuf) -> Self {
+        Self { name, pattern: None, root, must: true }
+    }
+
+    /// Files that match a pattern, and one that has it as its name.
+    ///
+    /// # Errors
+    /// When the pattern makes no sense.
+    pub fn pattern(name: String, root: PathBuf) -> Result<Self, Failure> {
+        // As a worker understands it: braces are not part of the patterns' language.
+        let mut in_class = false;
+        let plain = name.chars().map(|c| {
+            in_class = c == '[' || in_class && c != ']';
+            if !in_class && matches!(c, '{' | '}') { format!("[{c}]") } else { c.to_string() }
+        });
+        let glob = GlobBuilder::new(&plain.collect::<String>()).literal_separator(true).backslash_escape(false).build();
+        let glob = glob.map_err(|fault| {
+            Failure::new(FailureKind::BadName, format!("the pattern {name:?} makes no sense: {}", fault.kind()))
+        })?;
+        Ok(Self { name, pattern: Some(glob.compile_matcher()), root, must: false })
+    }
+
+    fn is(&self, name: &str) -> bool {
+        self.name == name || self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(name))
+    }
 }
 
 impl Outputs {
     /// Takes what matches `wanted`, below `folder`.
     pub fn new(wanted: &[String], folder: PathBuf) -> Result<Self, Trouble> {
-        let mut patterns = GlobSetBuilder::new();
-        for pattern in wanted {
-            check_file_name(pattern).map_err(|failure| Trouble::new(Code::Input, failure.message))?;
-            let glob = GlobBuilder::new(pattern).literal_separator(true).build().map_err(|fault| {
-                Trouble::new(Code::Usage, format!("the pattern {pattern:?} makes no sense: {fault}"))
-            })?;
-            patterns.add(glob);
+        let mut all = Vec::with_capacity(wanted.len());
+        for name in wanted {
+            check_file_name(name).map_err(|failure| Trouble::new(Code::Input, failure.message))?;
+            let pattern = Wanted::pattern(name.clone(), folder.clone());
+            all.push(pattern.map_err(|failure| Trouble::new(Code::Usage, failure.message))?);
         }
-        let patterns =
-            patterns.build().map_err(|fault| Trouble::new(Code::Usage, format!("too many patterns: {fault}")))?;
-        Ok(Self { folder, literal: wanted.to_vec(), patterns, streamed: HashMap::new() })
+        Ok(Self::of(all, folder))
+    }
+
+    /// Takes what is wanted; what arrives is in `folder` before it is put into place.
+    pub fn of(wanted: Vec<Wanted>, folder: PathBuf) -> Self {
+        Self { folder, wanted, streamed: HashMap::new() }
     }
 
     /// A piece of the streamed file `index`.
@@ -55,6 +96,10 @@ impl Outputs {
 
     /// Puts the files of a finished attempt into place, over what was there. Returns their paths.
     pub fn place(&mut self, files: &[File]) -> Result<Vec<PathBuf>, Trouble> {
+        if let Some(missing) = self.wanted.iter().find(|w| w.must && !files.iter().any(|file| file.name == w.name)) {
+            let words = format!("the task ended well without its output file {}", missing.name);
+            return Err(Trouble::new(Code::Failed, words));
+        }
         let mut placed = Vec::with_capacity(files.len());
         for (index, file) in files.iter().enumerate() {
             placed.push(self.place_one(index, file)?);
@@ -66,13 +111,13 @@ impl Outputs {
         let from_worker = |words: String| Trouble::new(Code::Failed, words);
         check_file_name(&file.name)
             .map_err(|failure| from_worker(format!("the worker sent back: {}", failure.message)))?;
-        if !self.literal.contains(&file.name) && !self.patterns.is_match(&file.name) {
+        let Some(wanted) = self.wanted.iter().find(|wanted| wanted.is(&file.name)) else {
             return Err(from_worker(format!(
                 "the worker sent back {:?}, which was not asked for; nothing was written",
                 file.name
             )));
-        }
-        let path = self.folder.join(&file.name);
+        };
+        let path = wanted.root.join(&file.name);
         let parent = path.parent().unwrap_or(&self.folder);
         fs::create_dir_all(parent).map_err(|fault| cannot_write(parent, &fault))?;
         let mut part = match &file.content {
@@ -97,9 +142,23 @@ impl Outputs {
         };
         part.flush().map_err(|fault| cannot_write(&path, &fault))?;
         set_mode(&part, file.executable).map_err(|fault| cannot_write(&path, &fault))?;
-        part.persist(&path).map_err(|fault| cannot_write(&path, &fault.error))?;
+        persist(part, &path).map_err(|fault| cannot_write(&path, &fault))?;
         Ok(path)
     }
+}
+
+/// Renames it into place; where that cannot be, as between two disks, a copy is.
+fn persist(part: NamedTempFile, path: &Path) -> io::Result<()> {
+    let Err(fault) = part.persist(path) else { return Ok(()) };
+    if fault.error.kind() != io::ErrorKind::CrossesDevices {
+        return Err(fault.error);
+    }
+    let rights = fault.file.as_file().metadata()?.permissions();
+    let mut copy = part_file(path.parent().unwrap_or(Path::new(".")))?;
+    io::copy(&mut fault.file.reopen()?, &mut copy)?;
+    copy.as_file().set_permissions(rights)?;
+    copy.persist(path).map_err(|fault| fault.error)?;
+    Ok(())
 }
 
 fn part_file(folder: &Path) -> io::Result<NamedTempFile> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_std::future::timeout;
-use p2p_proto::board::Board;
+use p2p_proto::board::{Board, BoardError};
 use p2p_proto::ids::{ClusterName, UserName};
 use p2p_proto::link::LinkTransport;
 use p2p_scheduler::{Client, ClientReport, Member, Waiting};
@@ -93,7 +93,11 @@ pub async fn user(common: &Common, config: &PicoConfig) -> Result<UserName, Trou
         return Ok(user.clone());
     }
     let mut session = Session::connect(config).await?;
-    Ok(session.user().await?)
+    session.user().await.map_err(|error| match error {
+        // The server lets unknown keys in as nobody in particular.
+        BoardError::Refused(words) => Trouble::new(Code::Denied, words),
+        error => error.into(),
+    })
 }
 
 fn link_config(common: &Common) -> Result<WormholeConfig, Trouble> {
@@ -165,10 +169,11 @@ fn hopeless(waiting: &Waiting, waited: Duration, wait: Duration) -> Option<Troub
         Waiting::Busy { .. } => return None,
     };
     (waited >= limit).then(|| {
-        let after = if limit.is_zero() {
-            String::new()
-        } else {
-            format!(" (waited {} s; --wait changes that)", waited.as_secs())
+        let waited = waited.as_secs();
+        let after = match limit {
+            Duration::ZERO => String::new(),
+            limit if limit == wait => format!(" (waited {waited} s; --wait changes that)"),
+            _ => format!(" (tried for {waited} s)"),
         };
         Trouble::new(code, format!("{words}{after}"))
     })

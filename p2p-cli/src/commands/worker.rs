@@ -100,14 +100,13 @@ fn processors() -> u32 {
 /// What was said already: a worker may try for days, and says each thing once until it changes.
 #[derive(Default)]
 struct Told {
-    trouble: Option<String>,
+    last: Option<String>,
 }
 
 impl Told {
     fn say(&mut self, report: &WorkerReport, cluster: &p2p_proto::ids::ClusterName) -> Result<(), Trouble> {
         match report {
             WorkerReport::BoardUp => {
-                self.trouble = None;
                 log::info!("the board is up");
             }
             WorkerReport::BoardDown { reason, retry_in } if !retry_in.is_zero() => {
@@ -116,11 +115,12 @@ impl Told {
             WorkerReport::BoardDown { reason, .. } => log::info!("{reason}; back at once"),
             WorkerReport::Misrouted { .. } => self.once(format!("waiting: {}", Waiting::Misrouted(cluster.clone()))),
             WorkerReport::Failed(error) => return Err(error.clone().into()),
-            WorkerReport::Admission(AdmissionEvent::Admitted { host, first_sight, .. }) => {
-                if *first_sight {
-                    say::info(&format!("met the cluster's host for the first time; her key is {}", host.fingerprint()));
-                }
-                say::info(&format!("at work for {cluster}"));
+            WorkerReport::AtWork => self.once(format!("at work for {cluster}")),
+            WorkerReport::Admission(AdmissionEvent::Admitted { host, first_sight: true, .. }) => {
+                say::info(&format!("met the cluster's host for the first time; her key is {}", host.fingerprint()));
+            }
+            WorkerReport::Admission(AdmissionEvent::Admitted { .. }) => {
+                log::info!("the host has signed this machine's key")
             }
             WorkerReport::Admission(AdmissionEvent::Denied(why)) => {
                 self.once(format!("waiting: {}", Waiting::Denied(cluster.clone(), *why)));
@@ -140,9 +140,9 @@ impl Told {
     }
 
     fn once(&mut self, text: String) {
-        if self.trouble.as_ref() != Some(&text) {
+        if self.last.as_ref() != Some(&text) {
             say::info(&text);
-            self.trouble = Some(text);
+            self.last = Some(text);
         }
     }
 }

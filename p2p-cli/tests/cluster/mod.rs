@@ -81,6 +81,11 @@ impl Cluster {
         self.host = Some(host);
     }
 
+    /// Ends the hub, as a power cut would.
+    pub fn stop_hub(&mut self) {
+        end(&mut self.hub.child);
+    }
+
     /// Ends the host.
     pub fn stop_host(&mut self) {
         self.host = None;

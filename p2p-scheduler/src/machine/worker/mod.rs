@@ -119,6 +119,8 @@ pub enum WorkerOutput {
 pub enum WorkerReport {
     /// The board is up.
     BoardUp,
+    /// The worker has said that it is here; clients may call it.
+    AtWork,
     /// The board is away; it is tried again.
     BoardDown {
         /// Why.
@@ -198,6 +200,8 @@ pub struct WorkerMachine {
     hello_at: Option<Duration>,
     draining: bool,
     left: bool,
+    /// A hello was said since the board came up.
+    at_work: bool,
 }
 
 #[derive(Debug)]
@@ -231,6 +235,7 @@ impl WorkerMachine {
             hello_at: None,
             draining: false,
             left: false,
+            at_work: false,
         }
     }
 
@@ -282,6 +287,7 @@ impl WorkerMachine {
         match event {
             BoardEvent::Up => {
                 self.up = true;
+                self.at_work = false;
                 out.push(WorkerOutput::Report(WorkerReport::BoardUp));
                 let mut lines = Vec::new();
                 self.admission.on_up(&self.me, now, &mut self.speaker, &mut lines);
@@ -389,6 +395,9 @@ impl WorkerMachine {
                 };
                 self.speaker.say(now, Message::Hello(hello), &mut lines);
                 self.hello_at = Some(now.at + limits::HELLO_TTL / 2);
+                if !std::mem::replace(&mut self.at_work, true) {
+                    out.push(WorkerOutput::Report(WorkerReport::AtWork));
+                }
             }
         }
         self.speaker.on_tick(now, &mut lines);

@@ -1,0 +1,177 @@
+//! `p2p run` and `p2p status` on real processes: a hub, a host, workers.
+
+mod cluster;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::Stdio;
+
+use cluster::{CLUSTER, Cluster, PATIENCE, Running, within};
+use rustix::process::Signal;
+
+#[test]
+fn a_command_answers_from_the_worker_with_its_exit_code() {
+    let cluster = Cluster::start();
+    let _worker = cluster.worker("bob", 2);
+    let done = cluster.run("alice", &["run", "--", "uname", "-a"]);
+    assert_eq!(done.code, Some(0), "{done}");
+    let here = std::process::Command::new("uname").arg("-a").output().expect("uname runs here").stdout;
+    assert_eq!(done.stdout.as_bytes(), here, "{done}");
+    for code in [1, 7, 255] {
+        let done = cluster.run("alice", &["run", "--", "sh", "-c", &format!("echo out; echo err >&2; exit {code}")]);
+        assert_eq!((done.code, done.stdout.as_str()), (Some(code), "out\n"), "{done}");
+        assert!(done.stderr.contains("err\n"), "{done}");
+    }
+    let done = cluster.run("alice", &["run", "--", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(done.code, Some(137), "{done}");
+    // Everybody on the list may, the worker's owner too.
+    for user in ["bob", "carol"] {
+        let done = cluster.run(user, &["run", "--", "echo", user]);
+        assert_eq!((done.code, done.stdout), (Some(0), format!("{user}\n")));
+    }
+}
+
+#[test]
+fn stdin_reaches_the_command_and_output_comes_while_it_runs() {
+    let cluster = Cluster::start();
+    let _worker = cluster.worker("bob", 1);
+    let mut command =
+        cluster.command("alice", &["run", "--", "sh", "-c", "echo first; read line; echo got $line; cat | wc -c"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program starts");
+    let mut stdout = BufReader::new(child.stdout.take().expect("its stdout"));
+    let mut stdin = child.stdin.take().expect("its stdin");
+    let mut line = String::new();
+    // The command waits for a line that is written only after its own first line was read here: output that came at the end would hang.
+    stdout.read_line(&mut line).expect("its first line");
+    assert_eq!(line, "first\n");
+    stdin.write_all(b"hello\n").expect("it reads");
+    line.clear();
+    stdout.read_line(&mut line).expect("its second line");
+    assert_eq!(line, "got hello\n");
+    let many = vec![b'x'; 5_000_000];
+    stdin.write_all(&many).expect("it reads much");
+    drop(stdin);
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).expect("its last line");
+    assert_eq!(rest.trim(), "5000000");
+    assert!(child.wait().expect("it ends").success());
+}
+
+#[test]
+fn much_output_comes_whole_and_in_order() {
+    let cluster = Cluster::start();
+    let _worker = cluster.worker("bob", 1);
+    let done = cluster.run("alice", &["run", "--", "seq", "1", "400000"]);
+    assert_eq!(done.code, Some(0));
+    assert!(
+        done.stdout.lines().map(str::parse::<u32>).eq((1..=400_000).map(Ok)),
+        "numbers are missing or out of order"
+    );
+}
+
+#[test]
+fn files_go_out_and_come_back() {
+    let cluster = Cluster::start();
+    let _worker = cluster.worker("bob", 1);
+    let work = cluster.work("alice");
+    let large: Vec<u8> = (0..9_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+    fs::create_dir(work.join("data")).expect("a folder");
+    fs::write(work.join("data/large.bin"), &large).expect("a file");
+    fs::write(work.join("small.txt"), "small").expect("a file");
+    fs::write(
+        work.join("tool"),
+        "#!/bin/sh\nmkdir -p out/deep\ncat small.txt data/large.bin > out/both\necho x > out/deep/x.log\n",
+    )
+    .expect("a file");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(work.join("tool"), executable).expect("rights");
+    let words = [
+        "run",
+        "--in",
+        "data/large.bin",
+        "--in",
+        "small.txt",
+        "--in",
+        "tool",
+        "--out",
+        "out/both",
+        "--out",
+        "out/**/*.log",
+    ];
+    let done = cluster.run("alice", &[&words[..], &["--", "./tool"]].concat());
+    assert_eq!(done.code, Some(0), "{done}");
+    let both = fs::read(work.join("out/both")).expect("it came back");
+    assert!(both == [b"small".as_slice(), &large].concat(), "it came back changed");
+    assert_eq!(fs::read_to_string(work.join("out/deep/x.log")).expect("it came back"), "x\n");
+    let left = fs::read_dir(&work)
+        .expect("a folder")
+        .filter(|entry| entry.as_ref().expect("an entry").file_name().to_string_lossy().contains(".part"));
+    assert_eq!(left.count(), 0, "halves of files are left");
+}
+
+#[test]
+fn an_interrupt_ends_the_remote_command_and_its_children() {
+    let cluster = Cluster::start();
+    let worker = cluster.worker("bob", 1);
+    let marker = cluster.work("bob").join("running");
+    let script = format!("sleep 1000 & echo $! > {0}.tmp; mv {0}.tmp {0}; echo ready; wait", marker.display());
+    let running = Running::start(cluster.command("alice", &["run", "--", "sh", "-c", &script]));
+    let pid = within(PATIENCE, || fs::read_to_string(&marker).ok()).expect("the command runs");
+    let process = std::path::Path::new("/proc").join(pid.trim());
+    assert!(process.exists());
+    running.signal(Signal::INT);
+    let done = running.done();
+    assert_eq!(done.code, Some(130), "{done}");
+    within(PATIENCE, || (!process.exists()).then_some(())).expect("its child has gone too");
+    drop(worker);
+}
+
+#[test]
+fn status_shows_host_workers_and_links() {
+    let cluster = Cluster::start();
+    let done = cluster.run("alice", &["status"]);
+    assert_eq!(done.code, Some(0), "{done}");
+    assert!(done.stdout.contains("no worker is here"), "{done}");
+    let _first = cluster.worker("bob", 2);
+    let _second = cluster.worker("alice", 1);
+    let marker = cluster.work("bob").join("running");
+    let script = format!("touch {}; sleep 1000", marker.display());
+    let running = Running::start(cluster.command("alice", &["run", "-n", "--", "sh", "-c", &script]));
+    within(PATIENCE, || marker.exists().then_some(())).expect("the command runs");
+    let done = cluster.run("alice", &["status", "--json"]);
+    assert_eq!(done.code, Some(0), "{done}");
+    let said: serde_json::Value = serde_json::from_str(&done.stdout).expect("JSON");
+    assert_eq!(said["cluster"], CLUSTER);
+    assert_eq!(said["host"]["present"], true, "{said}");
+    assert_eq!((&said["slots"], &said["busy"], &said["queued"]), (&3.into(), &1.into(), &0.into()), "{said}");
+    let workers = said["workers"].as_array().expect("workers");
+    assert_eq!(workers.len(), 2, "{said}");
+    for worker in workers {
+        assert_eq!(worker["link"], "direct", "{said}");
+        assert!(worker["round_trip_ms"].as_f64().is_some_and(|trip| trip > 0.0), "{said}");
+    }
+    let done = cluster.run("alice", &["status"]);
+    assert!(done.stdout.contains("is here") && done.stdout.contains("direct ("), "{done}");
+    drop(running);
+}
+
+#[test]
+fn a_worker_that_is_told_to_end_finishes_what_runs() {
+    let cluster = Cluster::start();
+    let mut worker = cluster.worker("bob", 1);
+    let go_on = cluster.work("bob").join("go-on");
+    let script = format!("echo ready; while [ ! -e {} ]; do sleep 0.05; done; echo done", go_on.display());
+    let mut command = cluster.command("alice", &["run", "-n", "--", "sh", "-c", &script]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
+    let mut stdout = BufReader::new(child.stdout.take().expect("its stdout"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("its first line");
+    worker.signal(Signal::TERM);
+    worker.wait_for("1 still run");
+    fs::write(&go_on, "").expect("a file");
+    line.clear();
+    stdout.read_line(&mut line).expect("its last line");
+    assert_eq!(line, "done\n");
+    assert!(child.wait().expect("it ends").success());
+    assert_eq!(worker.wait(), Some(0));
+}

@@ -1,0 +1,180 @@
+//! What bad input and bad luck get: a message of what, why and what to do, and a documented exit code (docs/exit-codes.md).
+
+mod cluster;
+
+use std::fs;
+
+use cluster::{Cluster, Done, PATIENCE, Running, within};
+
+/// The exit code and every one of these words, in stderr.
+#[track_caller]
+fn says(done: &Done, code: i32, words: &[&str]) {
+    assert_eq!(done.code, Some(code), "{done}");
+    for words in words {
+        assert!(done.stderr.contains(words), "it did not say {words:?}: {done}");
+    }
+}
+
+#[test]
+fn who_may_not_enter_is_told_why_and_what_to_do() {
+    let cluster = Cluster::start();
+    let _worker = cluster.worker("bob", 1);
+    // On no list.
+    let done = cluster.run("mallory", &["run", "--", "true"]);
+    says(&done, 68, &["does not let you into alice/friends", "not on its list", "ask alice to run: p2p host"]);
+    // A cluster that is not there.
+    let done = cluster.run("bob", &["run", "--cluster", "alice/nosuch", "--", "true"]);
+    says(&done, 68, &["alice/nosuch", "the name is wrong"]);
+    // A name that cannot be one.
+    let done = cluster.run("bob", &["run", "--cluster", "friends", "--", "true"]);
+    says(&done, 2, &["OWNER/NAME"]);
+    // A worker waits, because its host may come; but it says so.
+    let mut command = cluster.command("mallory", &["worker"]);
+    command.stderr(std::process::Stdio::piped());
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut worker = cluster::Background::start("mallory", command, folder.path());
+    worker.wait_for("waiting: the board does not let you into alice/friends");
+}
+
+#[test]
+fn without_a_host_newcomers_wait_and_say_for_whom() {
+    let cluster = Cluster::without_host();
+    let done = cluster.run("bob", &["run", "--", "true"]);
+    says(&done, 68, &["alice is not hosting it now"]);
+    // The owner gets onto her own topic, but nobody signs her key.
+    let done = cluster.run("alice", &["run", "--", "true"]);
+    says(&done, 68, &["the host is away", "p2p host --cluster alice/friends"]);
+}
+
+#[test]
+fn without_a_worker_the_wait_is_explained_and_ends() {
+    let cluster = Cluster::start();
+    let done = cluster.run("bob", &["run", "--wait", "2s", "--", "true"]);
+    says(
+        &done,
+        69,
+        &["waiting: no worker is in alice/friends now", "p2p worker --cluster alice/friends", "--wait changes that"],
+    );
+}
+
+#[test]
+fn a_command_that_cannot_run_has_the_shell_s_exit_codes() {
+    let cluster = Cluster::start();
+    let _worker = cluster.worker("bob", 1);
+    let done = cluster.run("alice", &["run", "--", "no-such-program"]);
+    says(&done, 127, &["bob@", "no-such-program", "not found on this worker"]);
+    fs::write(cluster.work("alice").join("plain"), "no program").expect("a file");
+    let done = cluster.run("alice", &["run", "--in", "plain", "--", "./plain"]);
+    says(&done, 126, &["plain"]);
+    let done = cluster.run("alice", &["run", "--timeout", "1s", "--", "sleep", "1000"]);
+    says(&done, 124, &["ran longer than --timeout 1s"]);
+}
+
+#[test]
+fn inputs_that_cannot_travel_are_refused_before_anything_runs() {
+    let cluster = Cluster::start();
+    let work = cluster.work("alice");
+    let run = |words: &[&str]| cluster.run("alice", &[&["run"], words, &["--", "true"]].concat());
+    says(&run(&["--in", "missing.txt"]), 65, &["missing.txt", "cannot be read", "check its name"]);
+    fs::create_dir(work.join("folder")).expect("a folder");
+    says(&run(&["--in", "folder"]), 65, &["folder", "name regular files"]);
+    says(&run(&["--in", "/etc/hostname"]), 65, &["absolute", "use a relative name"]);
+    says(&run(&["--in", "../secret"]), 65, &["climbs out of the folder"]);
+    says(&run(&["--out", "../result"]), 65, &["climbs out of the folder"]);
+    says(&run(&["--out", "["]), 2, &["makes no sense"]);
+    let sparse = fs::File::create(work.join("huge")).expect("a file");
+    sparse.set_len(64 * 1024 * 1024 + 1).expect("a sparse file");
+    says(&run(&["--in", "huge"]), 65, &["huge", "64 MiB", "split it"]);
+}
+
+#[test]
+fn results_that_cannot_be_had_are_named() {
+    let cluster = Cluster::start();
+    let _worker = cluster.worker("bob", 1);
+    let work = cluster.work("alice");
+    let done = cluster.run("alice", &["run", "--out", "missing", "--", "true"]);
+    says(&done, 125, &["bob@", "left no file missing", "check the name"]);
+    let done = cluster.run("alice", &["run", "--out", "folder", "--", "mkdir", "folder"]);
+    says(&done, 65, &["folder is a folder", "folder/**"]);
+    // A file in place of a folder, here: nothing of ours is overwritten.
+    fs::write(work.join("taken"), "mine").expect("a file");
+    let done =
+        cluster.run("alice", &["run", "--out", "taken/x", "--", "sh", "-c", "mkdir taken; echo theirs > taken/x"]);
+    says(&done, 73, &["taken", "cannot be written"]);
+    assert_eq!(fs::read_to_string(work.join("taken")).expect("a file"), "mine");
+    // A link that leads out of the worker's folder brings nothing back.
+    let done = cluster.run("alice", &["run", "--out", "out", "--", "ln", "-s", "/etc/hostname", "out"]);
+    assert_ne!(done.code, Some(0), "{done}");
+    assert!(!work.join("out").exists(), "{done}");
+}
+
+#[test]
+fn a_wrong_key_or_a_wrong_server_is_refused() {
+    let cluster = Cluster::start();
+    let stranger = cluster.work("alice").join("stranger");
+    let made =
+        std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&stranger).status();
+    assert!(made.expect("ssh-keygen, of openssh-client").success());
+    let done = cluster.run("alice", &["run", "--identity", "stranger", "--", "true"]);
+    says(&done, 77, &["which account this key belongs to", "Make the key known to the server"]);
+    let done = cluster.run("alice", &["run", "--identity", "no-such-key", "--", "true"]);
+    says(&done, 77, &["no-such-key"]);
+    let done = cluster
+        .run("alice", &["run", "--board-key", "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "--", "true"]);
+    says(&done, 77, &["showed the host key SHA256:", "ask its operator"]);
+    // Nobody is at a terminal to be asked about a key that was never seen.
+    let mut command = cluster.command("alice", &["run", "--known-hosts", "nobody-known", "--", "true"]);
+    command.env_remove("P2P_BOARD_KEY");
+    says(&Running::start(command).done(), 77, &["was never seen before", "nobody is at a terminal", "SHA256:"]);
+    // A key that changed is not even asked about.
+    let address = cluster.board().trim_start_matches("ssh://").to_owned();
+    let (host, port) = address.rsplit_once(':').expect("a port");
+    let public = fs::read_to_string(stranger.with_extension("pub")).expect("a key");
+    let line = format!("[{host}]:{port} {public}");
+    fs::write(cluster.work("alice").join("other-known"), line).expect("a file");
+    let mut command = cluster.command("alice", &["run", "--known-hosts", "other-known", "--", "true"]);
+    command.env_remove("P2P_BOARD_KEY");
+    says(&Running::start(command).done(), 77, &["other-known"]);
+}
+
+#[test]
+fn no_network_is_said_at_once() {
+    let cluster = Cluster::start();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr()).expect("a port");
+    let nobody = format!("ssh://{free}");
+    let done = cluster.run("alice", &["run", "--board", &nobody, "--", "true"]);
+    says(&done, 69, &["cannot reach the board", &nobody, "Check the network"]);
+    let done = cluster.run("alice", &["run", "--board", "ssh://no-such-host.invalid", "--", "true"]);
+    says(&done, 69, &["no-such-host.invalid", "Check the network"]);
+}
+
+#[test]
+fn a_hub_that_goes_takes_no_running_task_with_it() {
+    let mut cluster = Cluster::start();
+    let mut worker = cluster.worker("bob", 1);
+    let (marker, go_on) = (cluster.work("bob").join("running"), cluster.work("bob").join("go-on"));
+    let script =
+        format!("touch {}; while [ ! -e {} ]; do sleep 0.05; done; echo done", marker.display(), go_on.display());
+    let running = Running::start(cluster.command("alice", &["run", "-n", "--", "sh", "-c", &script]));
+    within(PATIENCE, || marker.exists().then_some(())).expect("the command runs");
+    cluster.stop_hub();
+    worker.wait_for("the board is away");
+    fs::write(&go_on, "").expect("a file");
+    let done = running.done();
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "done\n"), "{done}");
+    let done = cluster.run("alice", &["run", "--", "true"]);
+    says(&done, 69, &["cannot reach the board", "that the server runs"]);
+}
+
+#[test]
+fn a_second_machine_in_the_same_name_is_refused() {
+    let cluster = Cluster::start();
+    let _worker = cluster.worker("bob", 1);
+    let done = cluster.run("bob", &["run", "--", "true"]);
+    assert_eq!(done.code, Some(0), "{done}");
+    let mut command = cluster.command("bob", &["run", "--", "true"]);
+    command.env("P2P_HOME", cluster.work("bob").join("other-machine"));
+    let done = Running::start(command).done();
+    says(&done, 68, &["knows you by the key of another machine", "p2p trust forget"]);
+    assert!(cluster.host_log().contains("comes with the key of another machine"), "{}", cluster.host_log());
+}
