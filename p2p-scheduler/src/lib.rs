@@ -21,3 +21,8 @@ pub use machine::worker::{WorkerOffer, WorkerReport};
 /// One link of a process, from the beginning of its set-up to its end; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
+
+/// The README's program is tried with the examples of this documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
