@@ -73,7 +73,7 @@ pub const CLIENT_LINKS: usize = 64;
 /// Links that one worker keeps, at most.
 pub const WORKER_LINKS: usize = 256;
 /// Set-ups under way towards one worker, at most, per member (L-01).
-pub const HALF_OPEN_PER_MEMBER: usize = 4;
+pub const HALF_OPEN_PER_MEMBER: usize = 16;
 /// Set-ups under way towards one worker, at most, in all.
 pub const HALF_OPEN: usize = 64;
 /// Tasks that a client holds before `submit` makes its caller wait (S-07).

@@ -16,6 +16,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod admission;
+mod bucket;
 pub mod client;
 pub mod directory;
 pub mod host;

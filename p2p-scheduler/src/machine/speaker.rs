@@ -8,7 +8,10 @@ use p2p_proto::ids::PeerName;
 use p2p_proto::limits;
 
 use super::Now;
+use super::bucket::Bucket;
 
+/// [`limits::BOARD_BURST`] as the bucket counts.
+const BURST: f64 = limits::BOARD_BURST as f64;
 /// Lines that wait for the bucket, at most; the oldest go first, being the least true.
 const WAITING_LINES: usize = 64;
 
@@ -20,16 +23,14 @@ pub struct Speaker {
     sequence: u64,
     /// Peers present, as the host counts them.
     peers: u32,
-    tokens: f64,
-    filled_at: Duration,
+    bucket: Bucket,
     waiting: VecDeque<Line>,
 }
 
 impl Speaker {
     /// A speaker with a full bucket.
     pub fn new(name: PeerName) -> Self {
-        let tokens = f64::from(limits::BOARD_BURST);
-        Self { name, sequence: 0, peers: 1, tokens, filled_at: Duration::ZERO, waiting: VecDeque::new() }
+        Self { name, sequence: 0, peers: 1, bucket: Bucket::full(BURST), waiting: VecDeque::new() }
     }
 
     /// The board has this many peers: each gets an equal share.
@@ -59,7 +60,7 @@ impl Speaker {
 
     /// Whether more than half of what may be said at once is still unsaid.
     pub fn is_quiet(&self, now: Now) -> bool {
-        self.waiting.is_empty() && self.tokens_at(now) > f64::from(limits::BOARD_BURST) / 2.0
+        self.waiting.is_empty() && self.bucket.level(now.at, self.rate(), BURST) > BURST / 2.0
     }
 
     /// Says `message` if [`Speaker::is_quiet`]: for what strangers can cause. Returns whether it was said.
@@ -82,25 +83,15 @@ impl Speaker {
 
     /// Says what the bucket allows by now.
     pub fn on_tick(&mut self, now: Now, out: &mut Vec<Line>) {
-        self.tokens = self.tokens_at(now);
-        self.filled_at = now.at;
-        while self.tokens >= 1.0 {
-            let Some(line) = self.waiting.pop_front() else { break };
-            self.tokens -= 1.0;
-            out.push(line);
+        self.bucket.fill(now.at, self.rate(), BURST);
+        while !self.waiting.is_empty() && self.bucket.take() {
+            out.extend(self.waiting.pop_front());
         }
     }
 
     /// When the next waiting line may be said.
     pub fn wake_at(&self) -> Option<Duration> {
-        // A millisecond more than exact, so that rounding never wakes a moment too early.
-        let missing = (1.0 - self.tokens).max(0.0) / self.rate() + 0.001;
-        (!self.waiting.is_empty()).then(|| self.filled_at + Duration::from_secs_f64(missing))
-    }
-
-    fn tokens_at(&self, now: Now) -> f64 {
-        let passed = now.at.saturating_sub(self.filled_at).as_secs_f64();
-        (self.tokens + passed * self.rate()).min(f64::from(limits::BOARD_BURST))
+        (!self.waiting.is_empty()).then(|| self.bucket.next_at(self.rate()))
     }
 
     fn rate(&self) -> f64 {

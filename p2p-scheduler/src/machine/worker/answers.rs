@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use p2p_proto::board::message::{Connect, Ready, Refuse, RefuseReason};
 use p2p_proto::board::{Line, Message};
 use p2p_proto::error::Blame;
-use p2p_proto::ids::{ProcessKey, Role, SetupId};
+use p2p_proto::ids::{ProcessKey, Role, SetupId, UserName};
 use p2p_proto::limits;
 use p2p_proto::link::handshake::{Called, Parties};
 use p2p_proto::link::setup::{Answer, Call};
@@ -18,21 +18,28 @@ use p2p_proto::trust::Verified;
 use super::{WorkerMachine, WorkerOutput, WorkerReport};
 use crate::LinkId;
 use crate::machine::Now;
+use crate::machine::bucket::Bucket;
 
 /// Callers whose last counter is remembered.
 const REMEMBERED_CALLERS: usize = 10_000;
 /// Handshakes that may be opened at once before [`OPENS_PER_S`] applies: each costs this machine two curve multiplications.
-const OPENS_BURST: f64 = 64.0;
+const OPENS_BURST: f64 = 128.0;
 /// Handshakes of whomever that are opened in a second; more are ignored, and their callers ask again.
-const OPENS_PER_S: f64 = 20.0;
+const OPENS_PER_S: f64 = 50.0;
+/// Set-ups of one member that are answered at once before [`MEMBER_PER_S`] applies: each may make this machine dial
+/// [`limits::HINTS`] addresses of the member's choice (L-07).
+const MEMBER_BURST: f64 = 64.0;
+/// Set-ups of one member that are answered in a second; more are ignored, and he asks again.
+const MEMBER_PER_S: f64 = 10.0;
 
 /// Half-open set-ups, and the last counter of each caller.
 #[derive(Debug)]
 pub(super) struct Answers {
     half_open: HashMap<LinkId, HalfOpen>,
     counters: HashMap<ProcessKey, SetupId>,
-    opens_left: f64,
-    filled_at: std::time::Duration,
+    opens: Bucket,
+    /// Of members only, so there are no more than the host has signed.
+    members: HashMap<UserName, Bucket>,
 }
 
 impl Default for Answers {
@@ -40,8 +47,8 @@ impl Default for Answers {
         Self {
             half_open: HashMap::new(),
             counters: HashMap::new(),
-            opens_left: OPENS_BURST,
-            filled_at: std::time::Duration::ZERO,
+            opens: Bucket::full(OPENS_BURST),
+            members: HashMap::new(),
         }
     }
 }
@@ -77,14 +84,15 @@ impl Answers {
     }
 
     fn may_open(&mut self, now: Now) -> bool {
-        let passed = now.at.saturating_sub(self.filled_at).as_secs_f64();
-        self.filled_at = now.at;
-        self.opens_left = (self.opens_left + passed * OPENS_PER_S).min(OPENS_BURST);
-        let may = self.opens_left >= 1.0;
-        if may {
-            self.opens_left -= 1.0;
-        }
-        may
+        self.opens.fill(now.at, OPENS_PER_S, OPENS_BURST);
+        self.opens.take()
+    }
+
+    /// Whether one more set-up of this member is answered (L-07).
+    fn may_dial(&mut self, now: Now, member: &UserName) -> bool {
+        let bucket = self.members.entry(member.clone()).or_insert_with(|| Bucket::full(MEMBER_BURST));
+        bucket.fill(now.at, MEMBER_PER_S, MEMBER_BURST);
+        bucket.take()
     }
 
     fn remember(&mut self, caller: ProcessKey, setup: SetupId) {
@@ -159,6 +167,9 @@ impl WorkerMachine {
     ) {
         if self.config.allow.as_ref().is_some_and(|allow| !allow.contains(&verified.user)) {
             return self.refuse(now, connect, RefuseReason::NotAllowed, out);
+        }
+        if !self.answers.may_dial(now, &verified.user) {
+            return;
         }
         let half_open = &self.answers.half_open;
         let of_member = half_open.values().filter(|half_open| half_open.caller.user == verified.user).count();
