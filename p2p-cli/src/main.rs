@@ -9,6 +9,7 @@
 
 mod commands;
 mod home;
+mod map;
 mod options;
 mod outputs;
 mod say;

@@ -82,8 +82,7 @@ impl Outputs {
         let file = match self.streamed.entry(index) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                let file = part_file(&self.folder).map_err(|fault| cannot_write(&self.folder, &fault))?;
-                entry.insert(file)
+                entry.insert(arriving_file(&self.folder).map_err(|fault| cannot_write(&self.folder, &fault))?)
             }
         };
         file.write_all(bytes).map_err(|fault| cannot_write(file.path(), &fault))
@@ -94,12 +93,14 @@ impl Outputs {
         self.streamed.clear();
     }
 
+    /// The file that a task which succeeded should have and has not.
+    pub fn missing(&self, files: &[File]) -> Option<&str> {
+        let missing = |wanted: &&Wanted| wanted.must && !files.iter().any(|file| file.name == wanted.name);
+        self.wanted.iter().find(missing).map(|wanted| wanted.name.as_str())
+    }
+
     /// Puts the files of a finished attempt into place, over what was there. Returns their paths.
     pub fn place(&mut self, files: &[File]) -> Result<Vec<PathBuf>, Trouble> {
-        if let Some(missing) = self.wanted.iter().find(|w| w.must && !files.iter().any(|file| file.name == w.name)) {
-            let words = format!("the task ended well without its output file {}", missing.name);
-            return Err(Trouble::new(Code::Failed, words));
-        }
         let mut placed = Vec::with_capacity(files.len());
         for (index, file) in files.iter().enumerate() {
             placed.push(self.place_one(index, file)?);
@@ -131,7 +132,7 @@ impl Outputs {
                     u16::try_from(index).map_err(|_| from_worker("the worker sent too many files".to_owned()))?;
                 let part = match self.streamed.remove(&index) {
                     Some(part) => part,
-                    None => part_file(&self.folder).map_err(|fault| cannot_write(&self.folder, &fault))?,
+                    None => arriving_file(&self.folder).map_err(|fault| cannot_write(&self.folder, &fault))?,
                 };
                 let arrived = part.as_file().metadata().map_or(0, |meta| meta.len());
                 if arrived != *size {
@@ -159,6 +160,11 @@ fn persist(part: NamedTempFile, path: &Path) -> io::Result<()> {
     copy.as_file().set_permissions(rights)?;
     copy.persist(path).map_err(|fault| fault.error)?;
     Ok(())
+}
+
+/// A file may be wanted elsewhere while nothing can be written in the current folder.
+fn arriving_file(folder: &Path) -> io::Result<NamedTempFile> {
+    part_file(folder).or_else(|fault| part_file(&std::env::temp_dir()).map_err(|_| fault))
 }
 
 fn part_file(folder: &Path) -> io::Result<NamedTempFile> {

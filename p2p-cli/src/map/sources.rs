@@ -98,7 +98,8 @@ impl Rows {
             while let Some(value) = values.next()? {
                 kept += value.len() + size_of::<Vec<u8>>();
                 if kept > KEPT_BYTES {
-                    let words = "the second and later sources are too large to keep in memory: make the largest one the first";
+                    let words =
+                        "the second and later sources are too large to keep in memory: make the largest one the first";
                     return Err(Trouble::new(Code::Input, words));
                 }
                 all.push(value);

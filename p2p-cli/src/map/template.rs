@@ -210,10 +210,10 @@ fn base(value: &[u8]) -> &[u8] {
 
 /// As Perl's `File::Basename::dirname`, which parallel uses: `a/` is in `.`, and `/` in itself.
 fn folder(value: &[u8]) -> &[u8] {
-    let above = |value| -> &[u8] {
+    fn above(value: &[u8]) -> &[u8] {
         let folder = &value[..value.len() - base(value).len()];
         if folder.is_empty() { b"." } else { trimmed(folder) }
-    };
+    }
     let folder = above(value);
     if base(value).is_empty() && value.contains(&b'/') { above(folder) } else { folder }
 }
