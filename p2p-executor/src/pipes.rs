@@ -58,8 +58,8 @@ pub(crate) struct FromCommand {
 }
 
 impl FromCommand {
-    /// Sends what comes, and then its end: when nobody has the other end open any more, or after [`Self::close`]. The task that runs this
-    /// must be the one that calls `close`, and poll this afterwards.
+    /// Sends what comes, until nobody has the other end open any more, or after [`Self::close`]. The attempt's end is the end of its output too: a
+    /// message of its own for that would be two more for each task. The task that runs this must be the one that calls `close`, and poll this afterwards.
     pub(crate) async fn carry(&self, output: &OutputWriter) -> Result<(), Gone> {
         let mut room = FIRST_READ_BYTES;
         let mut full = false;
@@ -69,7 +69,7 @@ impl FromCommand {
                 log::warn!("reading a command's output: {error}");
             }
             if bytes.is_empty() {
-                return output.write(self.channel, bytes, true).await;
+                return Ok(());
             }
             full = bytes.len() == room;
             if full {
