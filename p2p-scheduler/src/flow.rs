@@ -1,65 +1,109 @@
-//! Windows: how far the writer of a channel may be ahead of its reader. Pure.
+//! Windows: how far the writer of an attempt's channels may be ahead of their reader. Pure.
+//!
+//! Each channel has a window of its own, so that a slow reader of one does not hold another one up; all channels of an attempt together
+//! have a larger one, because a task may have a thousand files.
+
+use std::collections::HashMap;
 
 use p2p_proto::error::ProtoError;
-use p2p_proto::limits::CHANNEL_WINDOW_BYTES;
+use p2p_proto::limits::{CHANNEL_WINDOW_BYTES, FILES};
+use p2p_proto::link::item::Channel;
 
-/// The writer's side of one channel.
+/// What may be under way on all channels of one attempt together, bytes.
+const ATTEMPT_WINDOW_BYTES: u64 = 4 * CHANNEL_WINDOW_BYTES;
+/// Channels of one attempt, one way: its files, and what it has beside them.
+const CHANNELS: usize = FILES + 8;
+
+/// The writer's side of an attempt.
+#[derive(Debug, Default)]
+pub(crate) struct Outflow {
+    channels: HashMap<Channel, Sent>,
+    ahead: u64,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SendWindow {
+struct Sent {
     sent: u64,
     taken: u64,
 }
 
-impl SendWindow {
-    /// Bytes that may be sent now.
-    pub(crate) fn room(&self) -> u64 {
-        CHANNEL_WINDOW_BYTES.saturating_sub(self.sent.saturating_sub(self.taken))
+impl Outflow {
+    /// Takes room for a piece. Returns `false` when there is none yet.
+    pub(crate) fn reserve(&mut self, channel: Channel, bytes: usize) -> bool {
+        let bytes = bytes as u64;
+        let of = self.channels.entry(channel).or_default();
+        let fits = of.sent - of.taken + bytes <= CHANNEL_WINDOW_BYTES && self.ahead + bytes <= ATTEMPT_WINDOW_BYTES;
+        if fits {
+            of.sent += bytes;
+            self.ahead += bytes;
+        }
+        fits
     }
 
-    pub(crate) fn on_sent(&mut self, bytes: usize) {
-        self.sent += bytes as u64;
-    }
-
-    /// The reader has taken this many in all. A peer that claims more than it got gains nothing.
-    pub(crate) fn on_taken(&mut self, bytes: u64) {
-        self.taken = self.taken.max(bytes.min(self.sent));
+    /// The reader has taken this many of a channel in all. A peer that claims more than it got gains nothing.
+    pub(crate) fn on_taken(&mut self, channel: Channel, bytes: u64) {
+        if let Some(of) = self.channels.get_mut(&channel) {
+            let taken = of.taken.max(bytes.min(of.sent));
+            self.ahead -= taken - of.taken;
+            of.taken = taken;
+        }
     }
 }
 
-/// The reader's side of one channel.
+/// The reader's side of an attempt.
+#[derive(Debug, Default)]
+pub(crate) struct Inflow {
+    channels: HashMap<Channel, Received>,
+    waiting: u64,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ReceiveWindow {
+struct Received {
     received: u64,
     taken: u64,
     told: u64,
+    ended: bool,
 }
 
-impl ReceiveWindow {
-    /// Bytes came.
+impl Inflow {
+    /// A piece came. Returns whether it says anything.
     ///
     /// # Errors
-    /// [`ProtoError::Bounds`] when the writer is further ahead than it may be.
-    pub(crate) fn on_received(&mut self, bytes: usize) -> Result<(), ProtoError> {
-        self.received += bytes as u64;
-        let ahead = self.received - self.taken;
-        if ahead > CHANNEL_WINDOW_BYTES {
-            return Err(ProtoError::Bounds {
-                what: "data beyond its window",
-                found: ahead,
-                limit: CHANNEL_WINDOW_BYTES,
-            });
+    /// When the writer is further ahead than it may be, has too many channels, or goes on after the end of one.
+    pub(crate) fn on_received(&mut self, channel: Channel, bytes: usize, end: bool) -> Result<bool, ProtoError> {
+        if self.channels.len() >= CHANNELS && !self.channels.contains_key(&channel) {
+            let found = self.channels.len() as u64 + 1;
+            return Err(ProtoError::Bounds { what: "streams of one attempt", found, limit: CHANNELS as u64 });
         }
-        Ok(())
+        let of = self.channels.entry(channel).or_default();
+        if of.ended {
+            return Err(ProtoError::Malformed("data after the end of its stream".to_owned()));
+        }
+        of.received += bytes as u64;
+        of.ended = end;
+        self.waiting += bytes as u64;
+        let limits = [(of.received - of.taken, CHANNEL_WINDOW_BYTES), (self.waiting, ATTEMPT_WINDOW_BYTES)];
+        for (found, limit) in limits {
+            if found > limit {
+                return Err(ProtoError::Bounds { what: "data beyond its window", found, limit });
+            }
+        }
+        Ok(bytes > 0 || end)
     }
 
-    /// Bytes were put where they belong. Returns the total to tell the writer, once that is worth a message.
-    pub(crate) fn on_taken(&mut self, bytes: u64) -> Option<u64> {
-        self.taken = (self.taken + bytes).min(self.received);
-        if self.taken - self.told < CHANNEL_WINDOW_BYTES / 4 {
+    /// Bytes of a channel were put where they belong. Returns the total to tell the writer, once that is worth a message: a quarter of
+    /// the window, or the end of the channel.
+    pub(crate) fn on_taken(&mut self, channel: Channel, bytes: u64) -> Option<u64> {
+        let of = self.channels.get_mut(&channel)?;
+        let taken = (of.taken + bytes).min(of.received);
+        self.waiting -= taken - of.taken;
+        of.taken = taken;
+        let all = of.ended && of.taken == of.received;
+        if of.told == of.taken || (!all && of.taken - of.told < CHANNEL_WINDOW_BYTES / 4) {
             return None;
         }
-        self.told = self.taken;
-        Some(self.taken)
+        of.told = of.taken;
+        Some(of.taken)
     }
 }
 
@@ -67,25 +111,61 @@ impl ReceiveWindow {
 mod tests {
     use super::*;
 
+    const A: Channel = Channel::Stdout;
+
     #[test]
     fn a_writer_stops_at_the_window_and_goes_on_when_told() {
-        let (mut writer, mut reader) = (SendWindow::default(), ReceiveWindow::default());
+        let (mut writer, mut reader) = (Outflow::default(), Inflow::default());
         let mut told = None;
         let mut sent = 0;
-        while writer.room() > 0 {
-            let piece = writer.room().min(64_000) as usize;
-            writer.on_sent(piece);
-            reader.on_received(piece).unwrap();
-            sent += piece as u64;
+        while writer.reserve(A, 64 * 1024) {
+            assert!(reader.on_received(A, 64 * 1024, false).unwrap());
+            sent += 64 * 1024;
         }
         assert_eq!(sent, CHANNEL_WINDOW_BYTES);
-        assert!(reader.on_received(1).is_err());
         for _ in 0..sent / 1024 {
-            told = reader.on_taken(1024).or(told);
+            told = reader.on_taken(A, 1024).or(told);
         }
-        writer.on_taken(told.unwrap());
-        assert_eq!(writer.room(), CHANNEL_WINDOW_BYTES);
-        writer.on_taken(u64::MAX);
-        assert_eq!(writer.room(), CHANNEL_WINDOW_BYTES, "a lie about the future is no permission");
+        writer.on_taken(A, told.unwrap());
+        assert!(writer.reserve(A, 1024 * 1024));
+        writer.on_taken(A, u64::MAX);
+        writer.on_taken(A, 3);
+        assert!(writer.reserve(A, 1024 * 1024), "the past is not forgotten");
+        assert!(!writer.reserve(A, 1), "a lie about the future is no permission");
+    }
+
+    #[test]
+    fn many_small_files_share_one_window_and_are_told_when_taken() {
+        let (mut writer, mut reader) = (Outflow::default(), Inflow::default());
+        let mut files = 0;
+        while writer.reserve(Channel::Output(files), 1000) {
+            reader.on_received(Channel::Output(files), 1000, true).unwrap();
+            files += 1;
+        }
+        assert_eq!(u64::from(files), ATTEMPT_WINDOW_BYTES / 1000);
+        let total = reader.on_taken(Channel::Output(0), 1000).expect("the end of a file is told");
+        writer.on_taken(Channel::Output(0), total);
+        assert!(writer.reserve(Channel::Output(files), 1000));
+    }
+
+    #[test]
+    fn a_writer_that_keeps_no_rule_is_noticed() {
+        let window = usize::try_from(CHANNEL_WINDOW_BYTES).unwrap();
+        let mut reader = Inflow::default();
+        assert!(reader.on_received(A, window + 1, false).is_err());
+        let mut reader = Inflow::default();
+        for file in 0..4 {
+            reader.on_received(Channel::Output(file), window, true).unwrap();
+        }
+        assert!(reader.on_received(Channel::Output(4), 1, true).is_err());
+        let mut reader = Inflow::default();
+        for file in 0..u16::try_from(CHANNELS).unwrap() {
+            reader.on_received(Channel::Output(file), 0, true).unwrap();
+        }
+        assert!(reader.on_received(A, 0, true).is_err());
+        let mut reader = Inflow::default();
+        assert!(!reader.on_received(A, 0, false).unwrap(), "nothing is no event, however often it comes");
+        assert!(reader.on_received(A, 0, true).unwrap());
+        assert!(reader.on_received(A, 1, true).is_err());
     }
 }

@@ -15,7 +15,7 @@ use p2p_proto::link::item::Channel;
 use p2p_proto::task::{Content, Ended, Failure, FailureKind, TaskSpec};
 
 use crate::driver::lock;
-use crate::executor::{AttemptEnd, AttemptIo, Executor, Stop};
+use crate::executor::{AttemptEnd, AttemptIo, Executor, OutputWriter, Stop, Stops};
 
 /// What a registered function is: bytes in, bytes or an error in words out.
 type Function = dyn Fn(Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, String>> + Send + Sync;
@@ -23,8 +23,8 @@ type Function = dyn Fn(Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, String>> +
 /// Runs registered functions, on as many threads of its own as attempts run at a time, so that a function may compute or block
 /// without holding anybody else up.
 ///
-/// A function that computes cannot be interrupted: a cancelled attempt is reported as cancelled once the function returns. One that
-/// awaits is dropped at its next await.
+/// A function that computes cannot be interrupted: a cancelled attempt ends as it ends once the function returns, and keeps its slot until
+/// then. One that awaits is dropped at its next await, and its attempt is reported as cancelled.
 #[derive(Clone, Default)]
 pub struct Functions {
     registered: BTreeMap<String, Arc<Function>>,
@@ -92,7 +92,7 @@ impl Executor for Functions {
 
     fn attempt(&self, task: TaskSpec, io: AttemptIo) -> BoxFuture<'static, AttemptEnd> {
         match self.registered.get(&task.runtime) {
-            Some(function) => attempt(Arc::clone(function), task, io).boxed(),
+            Some(function) => attempt(Arc::clone(function), Arc::clone(&self.pool), task, io).boxed(),
             None => {
                 let message = format!("this worker has no function {:?}", task.runtime);
                 futures::future::ready(Failure::new(FailureKind::UnknownRuntime, message).into()).boxed()
@@ -123,22 +123,37 @@ pub fn from_cbor<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     ciborium::from_reader(bytes).map_err(|fault| format!("the bytes are not what is expected: {fault}"))
 }
 
-async fn attempt(function: Arc<Function>, task: TaskSpec, mut io: AttemptIo) -> AttemptEnd {
-    let input = match task.payload {
-        Content::Inline(bytes) => bytes,
+async fn attempt(function: Arc<Function>, pool: Arc<Pool>, task: TaskSpec, mut io: AttemptIo) -> AttemptEnd {
+    let (input, streamed) = match task.payload {
+        Content::Inline(bytes) => (bytes, false),
         Content::Streamed(size) => match gather(&mut io, size).await {
-            Ok(bytes) => bytes,
+            Ok(bytes) => (bytes, true),
             Err(failure) => return failure.into(),
         },
     };
     if io.slot.pass().await.is_err() {
         return AttemptEnd::new(Ended::Cancelled);
     }
-    io.output.started();
+    let call = call(function, input, io.output, io.stops);
+    if !streamed {
+        return call.await;
+    }
+    // Input came in where nothing may block; the function itself gets a thread like any other.
+    let (sender, ended) = futures::channel::oneshot::channel();
+    let call = async move {
+        // An error means that nobody waits for it any more.
+        let _ = sender.send(call.await);
+    };
+    pool.spawn(call.boxed());
+    ended.await.unwrap_or_else(|_| AttemptEnd::new(Ended::Cancelled))
+}
+
+async fn call(function: Arc<Function>, input: Vec<u8>, output: OutputWriter, mut stops: Stops) -> AttemptEnd {
+    output.started();
     let since = Instant::now();
     // The call itself may panic, as may any poll of what it returns.
     let call = std::panic::AssertUnwindSafe(async move { function(input).await }).catch_unwind();
-    let stopped = std::pin::pin!(io.stops.next());
+    let stopped = std::pin::pin!(stops.next());
     let mut end = match select(std::pin::pin!(call), stopped).await {
         Either::Left((Ok(Ok(value)), _)) => AttemptEnd { value, ..AttemptEnd::new(Ended::Exit(0)) },
         Either::Left((Ok(Err(fault)), _)) => Failure::new(FailureKind::FunctionFailed, fault).into(),

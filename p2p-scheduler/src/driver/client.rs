@@ -14,7 +14,7 @@ use p2p_proto::board::{Board, BoardEvent};
 use p2p_proto::error::ProtoError;
 use p2p_proto::ids::{AttemptId, Role, TaskId};
 use p2p_proto::limits;
-use p2p_proto::link::{ConnectPlan, LinkError, LinkTransport, ToClient, ToWorker};
+use p2p_proto::link::{ConnectPlan, LinkError, LinkPath, LinkTransport, ToClient, ToWorker};
 
 use super::task::{Task, TaskEvent, TaskHandle, TaskShared};
 use super::{Clock, LinkEntry, LinkQueue, Member, REPORTS, Timer, TrustStore, entropy, lock};
@@ -154,15 +154,10 @@ struct Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
+        // Whoever still waits for a task hears that it is over; links end in order, by tasks of their own.
+        self.inner.drive(ClientInput::Leave);
         for task in &self.background {
             task.abort();
-        }
-        let mut core = lock(&self.inner.core);
-        for entry in core.links.values_mut() {
-            if let Some(abort) = entry.abort.take() {
-                abort.abort();
-            }
-            entry.queue.kill();
         }
     }
 }
@@ -217,11 +212,9 @@ impl ClientInner {
             ClientOutput::Prepare(link) => self.prepare(core, link),
             ClientOutput::Connect(link, plan) => self.connect(core, link, *plan),
             ClientOutput::Close(link) => {
-                if let Some(entry) = core.links.get(&link) {
-                    entry.queue.close();
-                    if entry.pending.is_some() {
-                        core.links.remove(&link);
-                    }
+                if core.links.get_mut(&link).is_some_and(LinkEntry::close) {
+                    core.links.remove(&link);
+                    self.finished.notify(usize::MAX);
                 }
             }
             ClientOutput::Send(link, item) => {
@@ -234,12 +227,14 @@ impl ClientInner {
                 shared.on_attempt(attempt, Arc::clone(&entry.queue));
                 shared.push(TaskEvent::Sent(worker));
                 core.attempts.insert(attempt, (link, Arc::clone(shared)));
-                if shared.has_sources() {
-                    let (inner, shared) = (Arc::clone(self), Arc::clone(shared));
+                if let Some(sources) = shared.take_sources() {
+                    let (inner, shared) = (Arc::downgrade(self), Arc::clone(shared));
                     async_std::task::spawn(async move {
-                        if let Err(fault) = Arc::clone(&shared).pump(attempt).await {
+                        if let Err(fault) = shared.pump(sources).await {
                             shared.push(TaskEvent::Note(fault));
-                            inner.cancel(shared.id);
+                            if let Some(inner) = inner.upgrade() {
+                                inner.cancel(shared.id);
+                            }
                         }
                     });
                 }
@@ -250,9 +245,9 @@ impl ClientInner {
                     shared.on_withdraw(attempt);
                 }
             }
-            ClientOutput::Started { task, .. } => {
+            ClientOutput::Started { task, attempt } => {
                 if let Some(shared) = core.tasks.get(&task) {
-                    shared.push(TaskEvent::Started);
+                    shared.on_started(attempt);
                 }
             }
             ClientOutput::Note { task, text } => {
@@ -292,7 +287,7 @@ impl ClientInner {
             }
             inner.drive_locked(&mut core, ClientInput::Prepared { link, hints });
         });
-        core.links.insert(link, LinkEntry { queue, pending: None, abort: Some(abort) });
+        core.links.insert(link, LinkEntry { queue, pending: None, abort: Some(abort), connected: false });
     }
 
     fn connect(self: &Arc<Self>, core: &mut Core, link: LinkId, plan: ConnectPlan) {
@@ -303,13 +298,24 @@ impl ClientInner {
         entry.abort = Some(spawn(async move {
             let error = match pending.connect(plan).await {
                 Ok(connected) => {
-                    inner.drive(ClientInput::LinkUp { link, path: connected.path.clone() });
+                    if !inner.on_link_up(link, connected.path.clone()) {
+                        return;
+                    }
                     queue.run(connected, |items| inner.on_items(link, items)).await
                 }
                 Err(error) => error,
             };
             inner.on_link_end(link, error);
         }));
+    }
+
+    /// The link is there. Returns `false` when it was given up meanwhile.
+    fn on_link_up(self: &Arc<Self>, link: LinkId, path: LinkPath) -> bool {
+        let mut core = lock(&self.core);
+        let Some(entry) = core.links.get_mut(&link) else { return false };
+        entry.connected = true;
+        self.drive_locked(&mut core, ClientInput::LinkUp { link, path });
+        true
     }
 
     fn on_link_end(self: &Arc<Self>, link: LinkId, error: LinkError) {

@@ -4,7 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use event_listener::Event;
-use futures::future::{AbortHandle, Either, select};
+use futures::FutureExt as _;
+use futures::future::{AbortHandle, select};
 
 use p2p_proto::error::ProtoError;
 use p2p_proto::ids::AttemptId;
@@ -20,6 +21,9 @@ const WRITE_BYTES: usize = 256 * 1024;
 /// Bulk that waits in one link's queue before its producers do, bytes.
 const BULK_QUEUE_BYTES: usize = 512 * 1024;
 
+/// How long the other side may take to read what was sent before an orderly end.
+const CLOSE_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// What a driver knows of one link.
 pub(crate) struct LinkEntry<T> {
     pub(crate) queue: std::sync::Arc<LinkQueue<T>>,
@@ -27,6 +31,28 @@ pub(crate) struct LinkEntry<T> {
     pub(crate) pending: Option<Box<dyn PendingLink>>,
     /// Ends whatever task works on it.
     pub(crate) abort: Option<AbortHandle>,
+    /// Its task reads and writes.
+    pub(crate) connected: bool,
+}
+
+impl<T: Item> LinkEntry<T> {
+    /// Ends it: in order once it is connected, at once before. Returns whether nothing is left to wait for.
+    pub(crate) fn close(&mut self) -> bool {
+        if self.connected {
+            self.queue.close();
+        } else {
+            self.abort();
+        }
+        !self.connected
+    }
+
+    /// Ends it at once.
+    pub(crate) fn abort(&mut self) {
+        if let Some(abort) = self.abort.take() {
+            abort.abort();
+        }
+        self.queue.kill();
+    }
 }
 
 /// What waits to be sent on one link, shared by everybody who has something to say.
@@ -36,6 +62,8 @@ pub(crate) struct LinkQueue<T> {
     room: Event,
     closing: AtomicBool,
     dead: AtomicBool,
+    /// `closing` or `dead` was set.
+    ending: Event,
 }
 
 impl<T: Item> LinkQueue<T> {
@@ -46,6 +74,7 @@ impl<T: Item> LinkQueue<T> {
             room: Event::new(),
             closing: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            ending: Event::new(),
         }
     }
 
@@ -82,6 +111,7 @@ impl<T: Item> LinkQueue<T> {
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
         self.content.notify(1);
+        self.ending.notify(1);
     }
 
     /// Nothing will be sent any more: whoever waits for room hears it.
@@ -89,15 +119,13 @@ impl<T: Item> LinkQueue<T> {
         self.dead.store(true, Ordering::Release);
         self.room.notify(usize::MAX);
         self.content.notify(usize::MAX);
+        self.ending.notify(1);
     }
 
     async fn write(&self, mut sender: Box<dyn LinkSender>) -> LinkError {
         let mut record = Vec::with_capacity(4096);
         loop {
             record.clear();
-            if self.dead.load(Ordering::Acquire) {
-                return LinkError::Lost("the other side does not read".to_owned());
-            }
             let listener = self.content.listen();
             if let Err(fault) = lock(&self.outgoing).fill(&mut record) {
                 return LinkError::Misuse(fault.to_string());
@@ -144,11 +172,32 @@ impl<T: Item> LinkQueue<T> {
         let Connected { sender, receiver, .. } = connected;
         let read = std::pin::pin!(read(receiver, on_items));
         let write = std::pin::pin!(self.write(sender));
-        let ended = match select(read, write).await {
-            Either::Left((error, _)) | Either::Right((error, _)) => error,
-        };
+        let given_up = std::pin::pin!(self.given_up());
+        let works = select(read, write).map(|ended| ended.factor_first().0);
+        let ended = select(works, given_up).await.factor_first().0;
         self.kill();
         ended
+    }
+
+    /// Ends when this side cannot wait any longer: a write may wait for ever for a peer that does not read.
+    async fn given_up(&self) -> LinkError {
+        let dead = async {
+            loop {
+                let ending = self.ending.listen();
+                if self.dead.load(Ordering::Acquire) {
+                    return LinkError::Lost("the other side does not read".to_owned());
+                }
+                if self.closing.load(Ordering::Acquire) {
+                    return LinkError::Closed;
+                }
+                ending.await;
+            }
+        };
+        let why = dead.await;
+        if why == LinkError::Closed {
+            async_std::task::sleep(CLOSE_WITHIN).await;
+        }
+        why
     }
 }
 

@@ -1,6 +1,6 @@
 //! A task as the embedding program sees it: what to run, and a handle to what becomes of it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_std::io::ReadExt as _;
 use event_listener::Event;
 use futures::AsyncRead;
+use futures::future::{Either, select};
 use serde::Serialize;
 
 use p2p_proto::error::ProtoError;
@@ -20,12 +21,13 @@ use p2p_proto::task::{COMMAND_RUNTIME, Command, Content, Failure, File, TaskSpec
 
 use super::client::ClientInner;
 use super::{LinkQueue, lock};
-use crate::flow::{ReceiveWindow, SendWindow};
+use crate::flow::{Inflow, Outflow};
 use crate::functions::to_cbor;
 use crate::machine::client::Outcome;
 
-/// Files of one task that travel inside its `Submit`, bytes together; the others stream.
-const INLINE_TOTAL_BYTES: u64 = 32 * 1024;
+/// Payload and files of one task that travel inside its `Submit`, bytes together; the others stream. With as many names as a task may
+/// have, and what each file costs, it still fits one record.
+const INLINE_TOTAL_BYTES: u64 = 26 * 1024;
 
 /// What to run.
 #[derive(Debug)]
@@ -291,6 +293,8 @@ pub(crate) struct TaskShared {
 #[derive(Default)]
 struct TaskState {
     events: VecDeque<TaskEvent>,
+    /// Notes in `events`.
+    notes: usize,
     over: bool,
     attempt: Option<Attempt>,
 }
@@ -298,17 +302,31 @@ struct TaskState {
 struct Attempt {
     id: AttemptId,
     queue: Arc<LinkQueue<ToWorker>>,
-    receive: HashMap<Channel, ReceiveWindow>,
-    send: HashMap<Channel, SendWindow>,
+    started: bool,
+    inflow: Inflow,
+    outflow: Outflow,
 }
 
+/// Notes of a task that wait for a reader, at most; more are dropped, being for people.
+const NOTES: usize = 64;
+
 impl TaskShared {
-    pub(crate) fn new(id: TaskId, sources: Vec<(Channel, Source)>) -> Self {
+    pub(crate) fn new(id: TaskId, mut sources: Vec<(Channel, Source)>) -> Self {
+        // What can be read only once comes last: it waits until the attempt runs.
+        sources.sort_by_key(|(_, source)| matches!(source, Source::Reader(_)));
         Self { id, sources: Mutex::new(sources), state: Mutex::default(), news: Event::new(), moved: Event::new() }
     }
 
     pub(crate) fn push(&self, event: TaskEvent) {
-        lock(&self.state).events.push_back(event);
+        let mut state = lock(&self.state);
+        if matches!(event, TaskEvent::Note(_)) {
+            if state.notes >= NOTES {
+                return;
+            }
+            state.notes += 1;
+        }
+        state.events.push_back(event);
+        drop(state);
         self.news.notify(1);
     }
 
@@ -327,23 +345,36 @@ impl TaskShared {
         })
     }
 
-    pub(crate) fn has_sources(&self) -> bool {
-        !lock(&self.sources).is_empty()
-    }
-
     /// An attempt begins.
     pub(crate) fn on_attempt(&self, id: AttemptId, queue: Arc<LinkQueue<ToWorker>>) {
-        lock(&self.state).attempt = Some(Attempt { id, queue, receive: HashMap::new(), send: HashMap::new() });
+        let (inflow, outflow) = Default::default();
+        lock(&self.state).attempt = Some(Attempt { id, queue, started: false, inflow, outflow });
+        self.moved.notify(usize::MAX);
     }
 
-    /// The attempt is void.
+    /// It runs.
+    pub(crate) fn on_started(&self, id: AttemptId) {
+        if let Some(attempt) = lock(&self.state).attempt.as_mut().filter(|attempt| attempt.id == id) {
+            attempt.started = true;
+        }
+        self.moved.notify(usize::MAX);
+        self.push(TaskEvent::Started);
+    }
+
+    /// The attempt is void: what it said and nobody has read is forgotten.
     pub(crate) fn on_withdraw(&self, id: AttemptId) {
         let mut state = lock(&self.state);
         if let Some(attempt) = state.attempt.take_if(|attempt| attempt.id == id) {
             attempt.queue.forget_bulk(id);
+            let void = state.events.iter().rposition(|event| *event == TaskEvent::Again).map_or(0, |at| at + 1);
+            state.events.truncate(void);
+            state.notes = 0;
+            if state.events.back() != Some(&TaskEvent::Again) {
+                state.events.push_back(TaskEvent::Again);
+            }
             drop(state);
             self.moved.notify(usize::MAX);
-            self.push(TaskEvent::Again);
+            self.news.notify(1);
         }
     }
 
@@ -351,88 +382,129 @@ impl TaskShared {
     pub(crate) fn on_data(&self, data: Data) -> Result<(), ProtoError> {
         let mut state = lock(&self.state);
         let Some(attempt) = state.attempt.as_mut().filter(|attempt| attempt.id == data.attempt) else { return Ok(()) };
-        let window = attempt.receive.entry(data.channel).or_default();
-        window.on_received(data.bytes.len())?;
-        if attempt.receive.len() > limits::FILES + 8 {
-            return Err(ProtoError::Misuse("a worker opened too many streams for one attempt"));
-        }
         let Data { channel, bytes, end, .. } = data;
-        state.events.push_back(TaskEvent::Data { channel, bytes, end });
-        drop(state);
-        self.news.notify(1);
+        if attempt.inflow.on_received(channel, bytes.len(), end)? {
+            state.events.push_back(TaskEvent::Data { channel, bytes, end });
+            drop(state);
+            self.news.notify(1);
+        }
         Ok(())
     }
 
     /// The worker took input.
     pub(crate) fn on_taken(&self, taken: Taken) {
-        let mut state = lock(&self.state);
-        let Some(attempt) = state.attempt.as_mut().filter(|attempt| attempt.id == taken.attempt) else { return };
-        if let Some(window) = attempt.send.get_mut(&taken.channel) {
-            window.on_taken(taken.bytes);
+        if let Some(attempt) = lock(&self.state).attempt.as_mut().filter(|attempt| attempt.id == taken.attempt) {
+            attempt.outflow.on_taken(taken.channel, taken.bytes);
         }
-        drop(state);
         self.moved.notify(usize::MAX);
     }
 
-    /// Sends all streamed content of the attempt `id`, channel after channel.
+    /// What is to be streamed, once: whoever takes it sees to all attempts.
+    pub(crate) fn take_sources(&self) -> Option<Vec<(Channel, Source)>> {
+        let sources = std::mem::take(&mut *lock(&self.sources));
+        (!sources.is_empty()).then_some(sources)
+    }
+
+    /// Sends all streamed content, channel after channel, to one attempt after the other until the task is over.
     ///
     /// # Errors
     /// Why this machine cannot read what it has promised; the task must then be cancelled.
-    pub(crate) async fn pump(self: Arc<Self>, id: AttemptId) -> Result<(), String> {
-        let sources = std::mem::take(&mut *lock(&self.sources));
-        let mut kept = Vec::with_capacity(sources.len());
-        let mut result = Ok(());
-        for (channel, mut source) in sources {
-            if result.is_ok() {
-                result = self.pump_one(id, channel, &mut source).await;
+    pub(crate) async fn pump(&self, mut sources: Vec<(Channel, Source)>) -> Result<(), String> {
+        let mut last = None;
+        while let Some(id) = self.attempt_after(last).await {
+            last = Some(id);
+            for (channel, source) in &mut sources {
+                match self.pump_one(id, *channel, source).await {
+                    Ok(()) => {}
+                    Err(Pumped::Void) => break,
+                    Err(Pumped::Unreadable(fault)) => return Err(fault),
+                }
             }
-            kept.push((channel, source));
         }
-        // For the next attempt, should there be one.
-        *lock(&self.sources) = kept;
-        result
+        Ok(())
     }
 
-    async fn pump_one(&self, id: AttemptId, channel: Channel, source: &mut Source) -> Result<(), String> {
-        let mut file;
-        let mut memory;
-        let reader: &mut (dyn AsyncRead + Send + Unpin) = match source {
+    async fn pump_one(&self, id: AttemptId, channel: Channel, source: &mut Source) -> Result<(), Pumped> {
+        match source {
             Source::Bytes(bytes) => {
-                memory = futures::io::Cursor::new(Arc::clone(bytes).to_vec());
-                &mut memory
+                let mut pieces = bytes.chunks(limits::CHUNK_BYTES).peekable();
+                while let Some(piece) = pieces.next() {
+                    self.send(id, channel, piece.to_vec(), pieces.peek().is_none()).await?;
+                }
+                Ok(())
             }
             Source::File(path) => {
                 let opened = async_std::fs::File::open(&*path).await;
-                file = opened.map_err(|fault| format!("{} cannot be read any more: {fault}", path.display()))?;
-                &mut file
+                let unreadable =
+                    |fault| Pumped::Unreadable(format!("{} cannot be read any more: {fault}", path.display()));
+                self.pump_reader(id, channel, &mut opened.map_err(unreadable)?).await
             }
-            Source::Reader(Some(reader)) => reader,
-            Source::Reader(None) => return Err("its stdin was read by an earlier attempt".to_owned()),
-        };
+            Source::Reader(reader) => {
+                // An attempt that is handed back before it ran has read nothing of it, so another one can.
+                self.until(id, |attempt| attempt.started).await?;
+                let again = || Pumped::Unreadable("its stdin was read by an earlier attempt".to_owned());
+                let mut reader = reader.take().ok_or_else(again)?;
+                self.pump_reader(id, channel, &mut reader).await
+            }
+        }
+    }
+
+    async fn pump_reader(
+        &self,
+        id: AttemptId,
+        channel: Channel,
+        reader: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> Result<(), Pumped> {
         loop {
             let mut bytes = vec![0; limits::CHUNK_BYTES];
-            let count = reader.read(&mut bytes).await.map_err(|fault| format!("its input cannot be read: {fault}"))?;
+            let count = {
+                // Whoever waits for a person's next line must hear that nobody wants it any more.
+                let void = std::pin::pin!(self.until(id, |_| false));
+                match select(reader.read(&mut bytes), void).await {
+                    Either::Left((count, _)) => count,
+                    Either::Right(_) => return Err(Pumped::Void),
+                }
+            };
+            let count = count.map_err(|fault| Pumped::Unreadable(format!("its input cannot be read: {fault}")))?;
             bytes.truncate(count);
-            let end = count == 0;
-            let Some(queue) = self.room(id, channel, count).await else { return Ok(()) };
-            let data = ToWorker::Data(Data { attempt: id, channel, end, bytes });
-            if queue.push_bulk(data).await.is_err() || end {
+            self.send(id, channel, bytes, count == 0).await?;
+            if count == 0 {
                 return Ok(());
             }
         }
     }
 
-    /// Waits until `count` bytes fit the channel's window; `None` when the attempt is over.
-    async fn room(&self, id: AttemptId, channel: Channel, count: usize) -> Option<Arc<LinkQueue<ToWorker>>> {
+    /// Sends a piece when the windows and the link have room.
+    async fn send(&self, id: AttemptId, channel: Channel, bytes: Vec<u8>, end: bool) -> Result<(), Pumped> {
+        self.until(id, |attempt| attempt.outflow.reserve(channel, bytes.len())).await?;
+        let queue = lock(&self.state).attempt.as_ref().map(|attempt| Arc::clone(&attempt.queue));
+        let data = ToWorker::Data(Data { attempt: id, channel, end, bytes });
+        queue.ok_or(Pumped::Void)?.push_bulk(data).await.map_err(|_| Pumped::Void)
+    }
+
+    /// Waits until something holds of the attempt `id`.
+    async fn until(&self, id: AttemptId, mut holds: impl FnMut(&mut Attempt) -> bool) -> Result<(), Pumped> {
+        loop {
+            let moved = self.moved.listen();
+            if holds(lock(&self.state).attempt.as_mut().filter(|attempt| attempt.id == id).ok_or(Pumped::Void)?) {
+                return Ok(());
+            }
+            moved.await;
+        }
+    }
+
+    /// Waits for another attempt than `last`; `None` once the task is over.
+    async fn attempt_after(&self, last: Option<AttemptId>) -> Option<AttemptId> {
         loop {
             let moved = self.moved.listen();
             {
-                let mut state = lock(&self.state);
-                let attempt = state.attempt.as_mut().filter(|attempt| attempt.id == id)?;
-                let window = attempt.send.entry(channel).or_default();
-                if window.room() >= count as u64 {
-                    window.on_sent(count);
-                    return Some(Arc::clone(&attempt.queue));
+                let state = lock(&self.state);
+                let id = state.attempt.as_ref().map(|attempt| attempt.id);
+                if state.over {
+                    return None;
+                }
+                if id.is_some() && id != last {
+                    return id;
                 }
             }
             moved.await;
@@ -442,12 +514,17 @@ impl TaskShared {
     fn pop(&self) -> Option<TaskEvent> {
         let mut state = lock(&self.state);
         let event = state.events.pop_front()?;
-        if let TaskEvent::Data { channel, bytes, .. } = &event
-            && let Some(attempt) = state.attempt.as_mut()
-            && let Some(window) = attempt.receive.get_mut(channel)
-            && let Some(total) = window.on_taken(bytes.len() as u64)
-        {
-            attempt.queue.push(ToWorker::Taken(Taken { attempt: attempt.id, channel: *channel, bytes: total }));
+        match &event {
+            TaskEvent::Data { channel, bytes, .. } => {
+                if let Some(attempt) = state.attempt.as_mut()
+                    && let Some(bytes) = attempt.inflow.on_taken(*channel, bytes.len() as u64)
+                {
+                    let taken = Taken { attempt: attempt.id, channel: *channel, bytes };
+                    attempt.queue.push(ToWorker::Taken(taken));
+                }
+            }
+            TaskEvent::Note(_) => state.notes = state.notes.saturating_sub(1),
+            _ => {}
         }
         Some(event)
     }
@@ -455,4 +532,12 @@ impl TaskShared {
     fn is_over(&self) -> bool {
         lock(&self.state).over
     }
+}
+
+/// Why a stream was not sent to its end.
+enum Pumped {
+    /// The attempt is over.
+    Void,
+    /// This machine cannot read it.
+    Unreadable(String),
 }

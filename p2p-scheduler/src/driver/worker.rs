@@ -16,14 +16,14 @@ use p2p_proto::error::ProtoError;
 use p2p_proto::ids::{AttemptId, Role};
 use p2p_proto::limits;
 use p2p_proto::link::item::{Channel, Data, Finished, Note, Submit, Taken};
-use p2p_proto::link::{ConnectPlan, LinkError, LinkTransport, ToClient, ToWorker};
+use p2p_proto::link::{ConnectPlan, LinkError, LinkPath, LinkTransport, ToClient, ToWorker, record};
 use p2p_proto::task::{Content, Ended, Failure, FailureKind};
 
 use super::client::spawn;
 use super::{Clock, LinkEntry, LinkQueue, Member, REPORTS, Timer, TrustStore, entropy, lock};
 use crate::LinkId;
 use crate::executor::{AttemptEnd, AttemptHandle, Executor, Gone, OutputSink, Piece, Stop};
-use crate::flow::{ReceiveWindow, SendWindow};
+use crate::flow::{Inflow, Outflow};
 use crate::machine::worker::{WorkerInput, WorkerMachine, WorkerOffer, WorkerOutput, WorkerReport};
 
 /// How long a worker that leaves waits for links and board to take their last lines.
@@ -139,12 +139,7 @@ impl Drop for Worker {
             attempt.handle.stop(Stop::Kill);
             attempt.sink.abandon();
         }
-        for entry in core.links.values_mut() {
-            if let Some(abort) = entry.abort.take() {
-                abort.abort();
-            }
-            entry.queue.kill();
-        }
+        core.links.values_mut().for_each(LinkEntry::abort);
     }
 }
 
@@ -172,7 +167,7 @@ struct Core {
 struct Attempt {
     handle: AttemptHandle,
     sink: Arc<Sink>,
-    receive: HashMap<Channel, ReceiveWindow>,
+    inflow: Inflow,
     stage: Stage,
 }
 
@@ -209,11 +204,9 @@ impl WorkerInner {
             WorkerOutput::Prepare(link) => self.prepare(core, link),
             WorkerOutput::Connect(link, plan) => self.connect(core, link, *plan),
             WorkerOutput::Close(link) => {
-                if let Some(entry) = core.links.get(&link) {
-                    entry.queue.close();
-                    if entry.pending.is_some() {
-                        core.links.remove(&link);
-                    }
+                if core.links.get_mut(&link).is_some_and(LinkEntry::close) {
+                    core.links.remove(&link);
+                    self.ended.notify(usize::MAX);
                 }
             }
             WorkerOutput::Send(link, item) => {
@@ -259,20 +252,23 @@ impl WorkerInner {
             queue: Arc::clone(&entry.queue),
             inner: Arc::downgrade(self),
             link,
-            windows: Mutex::default(),
+            outflow: Mutex::default(),
             moved: Event::new(),
             gone: AtomicBool::new(false),
         });
         let streams = streams_in(&submit);
         let (handle, io) = AttemptHandle::pair(Arc::clone(&sink) as Arc<dyn OutputSink>);
-        let future = self.executor.attempt(submit.task, io);
+        // A fault of the executor must cost this attempt and not its slot.
+        let executor = Arc::clone(&self.executor);
+        let begun = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| executor.attempt(submit.task, io)));
+        let future = begun.unwrap_or_else(|_| futures::future::ready(executor_fault()).boxed());
         let stage = if streams {
             let (inner, sink) = (Arc::clone(self), Arc::clone(&sink));
             Stage::Staging(spawn(async move { inner.finish(link, &sink, future).await }))
         } else {
             Stage::Waiting(future)
         };
-        core.attempts.insert((link, attempt), Attempt { handle, sink, receive: HashMap::new(), stage });
+        core.attempts.insert((link, attempt), Attempt { handle, sink, inflow: Inflow::default(), stage });
     }
 
     fn run(self: &Arc<Self>, core: &mut Core, link: LinkId, attempt: AttemptId) {
@@ -287,10 +283,7 @@ impl WorkerInner {
     /// Sees an attempt through to its end, and tells the machine.
     async fn finish(self: Arc<Self>, link: LinkId, sink: &Sink, attempt: BoxFuture<'static, AttemptEnd>) {
         let ended = std::panic::AssertUnwindSafe(attempt).catch_unwind().await;
-        let mut end = ended.unwrap_or_else(|_| {
-            let message = "the worker's program has a fault: its executor panicked; its log says more";
-            AttemptEnd::new(Ended::Failed(Failure::new(FailureKind::Worker, message)))
-        });
+        let mut end = ended.unwrap_or_else(|_| executor_fault());
         let value = if end.value.len() <= limits::PAYLOAD_BYTES {
             Content::Inline(std::mem::take(&mut end.value))
         } else if end.value.len() as u64 > limits::FILE_BYTES {
@@ -302,18 +295,23 @@ impl WorkerInner {
             end.ended = Ended::Failed(Failure::new(FailureKind::TooLarge, message));
             Content::default()
         } else {
-            let size = end.value.len() as u64;
-            // Gone: the end is told to the machine alone.
-            let _ = sink.write_all(Channel::Value, &end.value).await;
-            Content::Streamed(size)
+            match sink.write_all(Channel::Value, &end.value).await {
+                Ok(()) => Content::Streamed(end.value.len() as u64),
+                Err(Gone) => {
+                    // It was told to end meanwhile: half a value is none.
+                    end.ended = Ended::Cancelled;
+                    Content::default()
+                }
+            }
         };
-        let finished = Finished {
+        let mut finished = Finished {
             attempt: sink.attempt,
             ended: end.ended,
             value,
             outputs: end.outputs,
             ran_us: u64::try_from(end.ran.as_micros()).unwrap_or(u64::MAX),
         };
+        keep_in_record(&mut finished);
         let mut core = lock(&self.core);
         core.attempts.remove(&(link, finished.attempt));
         self.drive_locked(&mut core, WorkerInput::Ended { link, finished });
@@ -337,7 +335,7 @@ impl WorkerInner {
             }
             inner.drive_locked(&mut core, WorkerInput::Prepared { link, hints });
         });
-        core.links.insert(link, LinkEntry { queue, pending: None, abort: Some(abort) });
+        core.links.insert(link, LinkEntry { queue, pending: None, abort: Some(abort), connected: false });
     }
 
     fn connect(self: &Arc<Self>, core: &mut Core, link: LinkId, plan: ConnectPlan) {
@@ -348,13 +346,24 @@ impl WorkerInner {
         entry.abort = Some(spawn(async move {
             let error = match pending.connect(plan).await {
                 Ok(connected) => {
-                    inner.drive(WorkerInput::LinkUp { link, path: connected.path.clone() });
+                    if !inner.on_link_up(link, connected.path.clone()) {
+                        return;
+                    }
                     queue.run(connected, |items| inner.on_items(link, items)).await
                 }
                 Err(error) => error,
             };
             inner.on_link_end(link, error);
         }));
+    }
+
+    /// The link is there. Returns `false` when it was given up meanwhile.
+    fn on_link_up(self: &Arc<Self>, link: LinkId, path: LinkPath) -> bool {
+        let mut core = lock(&self.core);
+        let Some(entry) = core.links.get_mut(&link) else { return false };
+        entry.connected = true;
+        self.drive_locked(&mut core, WorkerInput::LinkUp { link, path });
+        true
     }
 
     fn on_link_end(self: &Arc<Self>, link: LinkId, error: LinkError) {
@@ -411,14 +420,29 @@ impl WorkerInner {
     }
 }
 
+fn executor_fault() -> AttemptEnd {
+    let message = "the worker's program has a fault: its executor panicked; its log says more";
+    Failure::new(FailureKind::Worker, message).into()
+}
+
+/// An end that no record can hold would end the link, and with it all other attempts.
+fn keep_in_record(finished: &mut Finished) {
+    // Few have files.
+    if !finished.outputs.is_empty() && !record::append(&ToClient::Finished(finished.clone()), &mut Vec::new()) {
+        let message = "the names and contents of its output files do not fit one message: bring back fewer of them";
+        finished.ended = Ended::Failed(Failure::new(FailureKind::TooLarge, message));
+        finished.outputs.clear();
+        finished.value = Content::default();
+    }
+}
+
 fn on_data(core: &mut Core, link: LinkId, data: Data) -> Result<(), ProtoError> {
     // One that ended already wants no more of its input.
     let Some(attempt) = core.attempts.get_mut(&(link, data.attempt)) else { return Ok(()) };
-    if attempt.receive.len() > limits::FILES + 8 {
-        return Err(ProtoError::Misuse("a client opened too many streams for one attempt"));
+    let Data { channel, bytes, end, .. } = data;
+    if attempt.inflow.on_received(channel, bytes.len(), end)? {
+        attempt.handle.content(Piece { channel, bytes, end });
     }
-    attempt.receive.entry(data.channel).or_default().on_received(data.bytes.len())?;
-    attempt.handle.content(Piece { channel: data.channel, bytes: data.bytes, end: data.end });
     Ok(())
 }
 
@@ -434,16 +458,14 @@ struct Sink {
     queue: Arc<LinkQueue<ToClient>>,
     inner: std::sync::Weak<WorkerInner>,
     link: LinkId,
-    windows: Mutex<HashMap<Channel, SendWindow>>,
+    outflow: Mutex<Outflow>,
     moved: Event,
     gone: AtomicBool,
 }
 
 impl Sink {
     fn on_taken(&self, taken: Taken) {
-        if let Some(window) = lock(&self.windows).get_mut(&taken.channel) {
-            window.on_taken(taken.bytes);
-        }
+        lock(&self.outflow).on_taken(taken.channel, taken.bytes);
         self.moved.notify(usize::MAX);
     }
 
@@ -467,13 +489,8 @@ impl Sink {
             if self.gone.load(Ordering::Acquire) {
                 return Err(Gone);
             }
-            {
-                let mut windows = lock(&self.windows);
-                let window = windows.entry(piece.channel).or_default();
-                if window.room() >= piece.bytes.len() as u64 {
-                    window.on_sent(piece.bytes.len());
-                    break;
-                }
+            if lock(&self.outflow).reserve(piece.channel, piece.bytes.len()) {
+                break;
             }
             moved.await;
         }
@@ -491,7 +508,7 @@ impl OutputSink for Sink {
         let Some(inner) = self.inner.upgrade() else { return };
         let mut core = lock(&inner.core);
         let Some(attempt) = core.attempts.get_mut(&(self.link, self.attempt)) else { return };
-        if let Some(bytes) = attempt.receive.get_mut(&channel).and_then(|window| window.on_taken(bytes)) {
+        if let Some(bytes) = attempt.inflow.on_taken(channel, bytes) {
             self.queue.push(ToClient::Taken(Taken { attempt: self.attempt, channel, bytes }));
         }
     }

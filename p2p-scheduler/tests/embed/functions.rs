@@ -49,3 +49,64 @@ fn a_function_that_fails_or_panics_fails_its_task_and_nothing_else() {
         assert_eq!(value(&outcome), b"x");
     });
 }
+
+#[test]
+fn inputs_and_values_larger_than_a_record_stream_by_windows() {
+    run(async {
+        let cluster = Cluster::open("alice/friends", &["bob", "carol"]).unwrap();
+        let functions = Functions::new().register("reverse", |mut bytes| {
+            bytes.reverse();
+            Ok(bytes)
+        });
+        let _worker = cluster.worker("bob", 2, functions).unwrap();
+        let client = cluster.client("carol").unwrap();
+        // Around what travels inside an item, around a piece, around a window, and several windows.
+        for size in [24_576, 24_577, 64_000, 64_001, 200_000, 1 << 20, (1 << 20) + 1, 5_000_000] {
+            let input: Vec<u8> = (0..size).map(|n: usize| (n % 251) as u8).collect();
+            let outcome = client.submit(Task::function("reverse", input.clone())).await.outcome().await;
+            let expected: Vec<u8> = input.into_iter().rev().collect();
+            assert!(value(&outcome) == expected, "{size} bytes came back changed");
+        }
+    });
+}
+
+#[test]
+fn ten_thousand_tasks_submitted_at_once_each_come_back_once() {
+    run(async {
+        let cluster = Cluster::open("alice/friends", &["bob", "carol", "dave"]).unwrap();
+        let functions = || Functions::new().register_typed("echo", |n: u64| n);
+        let _workers = [cluster.worker("bob", 4, functions()).unwrap(), cluster.worker("carol", 4, functions()).unwrap()];
+        let client = cluster.client("dave").unwrap();
+        let tasks: Vec<Task> = (0..10_000_u64).map(|n| Task::call("echo", &n).unwrap()).collect();
+        let handles = client.submit_all(tasks).await;
+        for (n, handle) in handles.into_iter().enumerate() {
+            assert_eq!(handle.outcome().await.value(), Ok(n as u64));
+        }
+        assert_eq!(client.status().unfinished, 0);
+    });
+}
+
+#[test]
+fn functions_with_large_inputs_may_block_without_holding_up_anybody() {
+    run(async {
+        // As many as could occupy every thread of a small machine, were they run where links are.
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let gate = std::sync::Mutex::new(gate);
+        let cluster = Cluster::open("alice/friends", &["bob", "carol"]).unwrap();
+        let functions = Functions::new()
+            .register("blocks", move |_| {
+                gate.lock().unwrap().recv().map_err(|_| "gone".to_owned())?;
+                Ok(Vec::new())
+            })
+            .register("quick", Ok);
+        let _worker = cluster.worker("bob", 17, functions).unwrap();
+        let client = cluster.client("carol").unwrap();
+        let blocked = client.submit_all((0..16).map(|_| Task::function("blocks", vec![0; 100_000]))).await;
+        let quick = client.submit(Task::function("quick", vec![1; 100_000])).await;
+        assert_eq!(value(&quick.outcome().await).len(), 100_000);
+        for handle in blocked {
+            release.send(()).unwrap();
+            handle.outcome().await;
+        }
+    });
+}

@@ -1,5 +1,6 @@
 //! The drivers on in-memory transports: what an embedding program sees. Nothing here depends on speed.
 
+mod faults;
 mod functions;
 
 use std::time::Duration;
