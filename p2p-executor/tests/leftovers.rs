@@ -66,7 +66,6 @@ fn an_unfound_process_that_keeps_the_output_open_is_not_waited_for() {
         );
         let done = rig.run(shell(&line));
         assert_eq!(*done.ended(), Ended::Exit(0));
-        assert_eq!(done.seen.ended.len(), 2);
         let text = done.stdout();
         let pid = text.lines().find(|line| *line != "noise").unwrap();
         // The noisy one may have ended by itself by now, as nobody listens.
