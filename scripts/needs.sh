@@ -15,19 +15,28 @@ need() {
     "$@" || missing="$missing $package"
 }
 
-# Installs what is missing with apt-get, as root or by sudo; elsewhere says in one line what to get. Quiet if nothing is.
+# Installs what is missing with apt-get, as root or by sudo; where that does not work, says in one line what to get. Quiet if nothing is.
 install_missing() {
-    [ -n "$missing" ] || return 0
-    local as_root=
-    [ "$(id -u)" = 0 ] || as_root=sudo
-    if ! has apt-get || { [ -n "$as_root" ] && ! has sudo; }; then
+    [ -z "$missing" ] || install || {
         echo "$0: please install (these are Debian's names):$missing" >&2
         return 1
-    fi
+    }
+}
+
+install() {
+    local as_root=
+    has apt-get || return
+    [ "$(id -u)" = 0 ] || as_root=sudo
+    [ -z "$as_root" ] || has sudo || return
     echo "$0: installing$missing"
     # The tests start servers of their own; the system's SSH server must not begin to listen because of them.
     case $missing in
-        *openssh-server*) [ ! -d /run/systemd/system ] || $as_root systemctl mask ssh.service ssh.socket ;;
+        *openssh-server*)
+            if [ -d /run/systemd/system ]; then
+                echo "$0: the system's SSH server stays off; to use it: systemctl unmask ssh.service ssh.socket"
+                $as_root systemctl mask ssh.service ssh.socket
+            fi
+            ;;
     esac
     # shellcheck disable=SC2086 # words are wanted
     $as_root env DEBIAN_FRONTEND=noninteractive sh -c \
