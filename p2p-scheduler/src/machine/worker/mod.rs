@@ -6,15 +6,16 @@
 mod answers;
 mod attempts;
 mod credit;
+mod interface;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use p2p_proto::board::message::{Bye, Hello, Offer, Seek};
-use p2p_proto::board::{BoardError, BoardEvent, Envelope, Line, Message};
-use p2p_proto::ids::{AttemptId, MachineKey, ProcessKey, UserName};
+use p2p_proto::board::message::{Bye, Hello, Seek};
+use p2p_proto::board::{BoardEvent, Envelope, Message};
+use p2p_proto::ids::{MachineKey, ProcessKey};
 use p2p_proto::link::item::{Finished, Open, Pong, Returned, Submit};
-use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, ToClient, ToWorker};
+use p2p_proto::link::{LinkError, LinkPath, ToClient, ToWorker};
 use p2p_proto::task::{Ended, ReturnReason};
 use p2p_proto::trust::{Membership, Verified};
 use p2p_proto::{VERSION, limits};
@@ -24,6 +25,7 @@ use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 use self::answers::Answers;
 use self::attempts::{Attempts, Withdrawn};
 use self::credit::Demand;
+pub use self::interface::{WorkerInput, WorkerOffer, WorkerOutput, WorkerReport};
 use super::admission::{Admission, AdmissionEvent};
 use super::speaker::Speaker;
 use super::{Me, Now, earliest};
@@ -31,158 +33,6 @@ use crate::LinkId;
 
 /// Peers on a board up to which a seek is answered at once: so few cannot flood it (B-03).
 const ANSWER_AT_ONCE_PEERS: u32 = 8;
-
-/// What reaches the worker machine.
-#[derive(Debug)]
-pub enum WorkerInput {
-    /// Something happened on the board.
-    Board(BoardEvent),
-    /// The answer to [`WorkerOutput::Prepare`].
-    Prepared {
-        /// Which set-up.
-        link: LinkId,
-        /// This side's hints.
-        hints: Result<Hints, LinkError>,
-    },
-    /// The answer to [`WorkerOutput::Connect`]: the link is there.
-    LinkUp {
-        /// Which.
-        link: LinkId,
-        /// Which way it goes.
-        path: LinkPath,
-    },
-    /// A set-up failed, or a link ended.
-    LinkDown {
-        /// Which.
-        link: LinkId,
-        /// Why.
-        error: LinkError,
-    },
-    /// Items of one record; `Data` and `Taken` go past the machine.
-    Items {
-        /// From which link.
-        link: LinkId,
-        /// In order.
-        items: Vec<ToWorker>,
-    },
-    /// An attempt that was told to run, or staged, has ended, and its data was handed to the link.
-    Ended {
-        /// Of which link.
-        link: LinkId,
-        /// What to tell the client.
-        finished: Finished,
-    },
-    /// The moment of `wake_at`.
-    Tick,
-    /// Take no more tasks, finish what runs, then leave.
-    Drain,
-    /// Kill what runs, and leave.
-    Stop,
-}
-
-/// What the worker machine wants done.
-#[derive(Debug)]
-pub enum WorkerOutput {
-    /// Say this on the board.
-    Publish(Line),
-    /// Start a set-up with the transport.
-    Prepare(LinkId),
-    /// Connect it.
-    Connect(LinkId, Box<ConnectPlan>),
-    /// End a link or set-up in order; no `LinkDown` is expected for it.
-    Close(LinkId),
-    /// Send this to a client.
-    Send(LinkId, ToClient),
-    /// Make the attempt's two ends; stage what streams in.
-    Stage(LinkId, Box<Submit>),
-    /// Give a staged attempt its slot.
-    Run(LinkId, AttemptId),
-    /// Ask a running attempt to end.
-    Interrupt(LinkId, AttemptId),
-    /// End an attempt at once. `Ended` is expected for one that runs, not for one that was only staged.
-    Kill(LinkId, AttemptId),
-    /// Keep these for the next start.
-    Save {
-        /// The host's key.
-        host: MachineKey,
-        /// Her word.
-        membership: Membership,
-    },
-    /// Tell a person.
-    Report(WorkerReport),
-    /// Nothing is left to do: leave.
-    Drained,
-}
-
-/// What the worker's owner is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WorkerReport {
-    /// The board is up.
-    BoardUp,
-    /// The worker has said that it is here; clients may call it.
-    AtWork,
-    /// The board is away; it is tried again.
-    BoardDown {
-        /// Why.
-        reason: String,
-        /// After how long.
-        retry_in: Duration,
-    },
-    /// The board did not let us in: not on the list, host away, or a wrong name.
-    Misrouted {
-        /// The next try.
-        retry_in: Duration,
-    },
-    /// The board cannot be used without a person's help.
-    Failed(BoardError),
-    /// What the host said.
-    Admission(AdmissionEvent),
-    /// A client is linked.
-    Linked {
-        /// Whose.
-        user: UserName,
-        /// Which way.
-        path: LinkPath,
-    },
-    /// A client's link ended.
-    Unlinked {
-        /// Whose.
-        user: UserName,
-        /// Why.
-        error: LinkError,
-    },
-    /// A caller was refused.
-    Refused {
-        /// Why, in words.
-        why: String,
-    },
-    /// An attempt runs.
-    Started {
-        /// For whom.
-        user: UserName,
-    },
-    /// An attempt ended.
-    Ended {
-        /// For whom.
-        user: UserName,
-        /// How.
-        ended: Ended,
-    },
-    /// No more tasks are taken; this many still run.
-    Draining {
-        /// Attempts that still run.
-        running: usize,
-    },
-}
-
-/// What a worker offers, and to whom.
-#[derive(Clone, Debug)]
-pub struct WorkerOffer {
-    /// Slots, runtimes, memory, labels.
-    pub offer: Offer,
-    /// Only these users; everybody in the cluster if absent.
-    pub allow: Option<BTreeSet<UserName>>,
-}
 
 /// The worker's machine.
 #[derive(Debug)]

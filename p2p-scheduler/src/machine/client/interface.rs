@@ -1,0 +1,215 @@
+//! What reaches the client machine, and what it wants done.
+
+use std::time::Duration;
+
+use p2p_proto::board::{BoardError, BoardEvent, Line};
+use p2p_proto::ids::{AttemptId, MachineKey, PeerName, TaskId};
+use p2p_proto::link::item::Finished;
+use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, ToClient, ToWorker};
+use p2p_proto::task::{Content, Ended, TaskSpec};
+use p2p_proto::trust::Membership;
+
+use super::super::admission::AdmissionEvent;
+use crate::LinkId;
+
+/// What reaches the client machine.
+#[derive(Debug)]
+pub enum ClientInput {
+    /// Something happened on the board.
+    Board(BoardEvent),
+    /// The answer to [`ClientOutput::Prepare`].
+    Prepared {
+        /// Which set-up.
+        link: LinkId,
+        /// This side's hints.
+        hints: Result<Hints, LinkError>,
+    },
+    /// The answer to [`ClientOutput::Connect`]: the link is there.
+    LinkUp {
+        /// Which.
+        link: LinkId,
+        /// Which way it goes.
+        path: LinkPath,
+    },
+    /// A set-up failed, or a link ended.
+    LinkDown {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        error: LinkError,
+    },
+    /// Items of one record; `Data` and `Taken` go past the machine.
+    Items {
+        /// From which link.
+        link: LinkId,
+        /// In order.
+        items: Vec<ToClient>,
+    },
+    /// New tasks, under ids that were never used before.
+    Submit(Vec<(TaskId, TaskSpec)>),
+    /// End this task.
+    Cancel(TaskId),
+    /// Link to every worker there is, to learn about it.
+    Survey,
+    /// The moment of `wake_at`.
+    Tick,
+    /// Leave: cancel everything and close.
+    Leave,
+}
+
+/// What the client machine wants done.
+#[derive(Debug)]
+pub enum ClientOutput {
+    /// Say this on the board.
+    Publish(Line),
+    /// Start a set-up with the transport.
+    Prepare(LinkId),
+    /// Connect it.
+    Connect(LinkId, Box<ConnectPlan>),
+    /// End a link or set-up in order; no `LinkDown` is expected for it.
+    Close(LinkId),
+    /// Send this to a worker.
+    Send(LinkId, ToWorker),
+    /// The task's attempt was sent: its streamed content may follow, and its data will come.
+    Attempt {
+        /// Which task.
+        task: TaskId,
+        /// By which link.
+        link: LinkId,
+        /// Under which id.
+        attempt: AttemptId,
+        /// To which worker.
+        worker: PeerName,
+    },
+    /// The attempt is over without an outcome: forget what it sent. Another one follows.
+    Withdraw {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: AttemptId,
+    },
+    /// The task runs.
+    Started {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: AttemptId,
+    },
+    /// Something for a person.
+    Note {
+        /// Which task.
+        task: TaskId,
+        /// The words.
+        text: String,
+    },
+    /// The task's one outcome.
+    Outcome(TaskId, Outcome),
+    /// Keep these for the next start.
+    Save {
+        /// The host's key.
+        host: MachineKey,
+        /// Her word.
+        membership: Membership,
+    },
+    /// Tell a person.
+    Report(ClientReport),
+}
+
+/// How a task ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A worker ran it, or tried to.
+    Finished {
+        /// On which worker.
+        worker: PeerName,
+        /// How it ended there, with value and files.
+        finished: Finished,
+    },
+    /// It was cancelled before any worker ended it.
+    Cancelled,
+    /// The connection to its worker was lost while it may have run, and it is not to be run again.
+    Lost {
+        /// The last worker.
+        worker: PeerName,
+        /// How that link ended.
+        error: LinkError,
+        /// Times that it was lost, this one included.
+        losses: u32,
+    },
+}
+
+/// What a client's user is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientReport {
+    /// The board is up.
+    BoardUp,
+    /// The board is away; it is tried again. Links go on.
+    BoardDown {
+        /// Why.
+        reason: String,
+        /// After how long.
+        retry_in: Duration,
+    },
+    /// The board did not let us in: not on the list, host away, or a wrong name.
+    Misrouted {
+        /// The next try.
+        retry_in: Duration,
+    },
+    /// The board cannot be used without a person's help.
+    Failed(BoardError),
+    /// What the host said.
+    Admission(AdmissionEvent),
+    /// A worker is linked.
+    Linked {
+        /// Which.
+        worker: PeerName,
+        /// Which way.
+        path: LinkPath,
+    },
+    /// A worker's link ended while it had tasks.
+    Unlinked {
+        /// Which.
+        worker: PeerName,
+        /// Why.
+        error: LinkError,
+        /// Tasks that start again elsewhere.
+        again: usize,
+    },
+    /// A worker could not be linked.
+    CallFailed {
+        /// Which.
+        worker: PeerName,
+        /// Why, in words.
+        why: String,
+    },
+    /// A worker takes no more tasks.
+    Draining(PeerName),
+}
+
+impl Outcome {
+    /// Whether the task did what was asked: its command exited with 0, its function returned.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Finished { finished, .. } if finished.ended == Ended::Exit(0))
+    }
+
+    /// What a function returned, as [`Functions::register_typed`](crate::Functions::register_typed) encoded it.
+    ///
+    /// # Errors
+    /// In words: why there is no value, or why it is not a `T`.
+    pub fn value<T: serde::de::DeserializeOwned>(&self) -> Result<T, String> {
+        match self {
+            Self::Finished {
+                finished: Finished { ended: Ended::Exit(0), value: Content::Inline(bytes), .. }, ..
+            } => crate::functions::from_cbor(bytes),
+            Self::Finished { finished: Finished { ended: Ended::Exit(0), .. }, .. } => {
+                Err("the value was streamed and not gathered; TaskHandle::outcome gathers it".to_owned())
+            }
+            Self::Finished { finished: Finished { ended: Ended::Failed(failure), .. }, worker } => {
+                Err(format!("it failed on {worker}: {}", failure.message))
+            }
+            Self::Finished { finished, worker } => Err(format!("it ended on {worker} with {:?}", finished.ended)),
+            Self::Cancelled => Err("it was cancelled".to_owned()),
+            Self::Lost { worker, error, .. } => Err(format!("its worker {worker} was lost: {error}")),
+        }
+    }
+}
