@@ -19,7 +19,7 @@ use crate::outputs::{Outputs, Wanted};
 
 /// The longest argument that Linux gives to a program, bytes (`MAX_ARG_STRLEN` less the NUL).
 const LINE_BYTES: usize = 131_071;
-/// What a task costs while it waits, beside its files, bytes; for the bound on what is submitted ahead.
+/// What a task costs while it waits, beside its command line and files, bytes; for the bound on what is submitted ahead.
 const TASK_BYTES: u64 = 1024;
 /// Files up to this size travel inside their task; larger ones are read when they are sent.
 const INLINE_BYTES: u64 = 32 * 1024;
@@ -86,6 +86,7 @@ impl Plan {
     pub fn task(&self, row: &Row) -> Result<Ready, Failure> {
         let line = self.line(row);
         check_line(&line)?;
+        let mut bytes = TASK_BYTES + line.len() as u64 + row.values.iter().map(|value| value.len() as u64).sum::<u64>();
         let argv = shell::words(&line).unwrap_or_else(|| vec![b"/bin/sh".to_vec(), b"-c".to_vec(), line]);
         let command = Command { argv: argv.into_iter().map(ByteBuf::from).collect(), env: self.env.clone() };
         let mut task = Task::command(&command).cpus(self.cpus);
@@ -95,7 +96,6 @@ impl Plan {
         if self.once {
             task = task.once();
         }
-        let mut bytes = TASK_BYTES;
         let mut sent: Vec<String> = Vec::with_capacity(self.inputs.len());
         for template in &self.inputs {
             let path = expand_name(template, row, false)?;

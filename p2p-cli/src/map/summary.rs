@@ -108,14 +108,15 @@ impl Summary {
         };
         say::info(&format!("{} done, {} failed, in {took}, {rate:.1} a second", self.good, self.failed));
         for (worker, (tasks, ran)) in &self.workers {
-            say::info(&format!("{worker}: {tasks} tasks, {:.1} s of work", ran.as_secs_f64()));
+            let s = if *tasks == 1 { "" } else { "s" };
+            say::info(&format!("{worker}: {tasks} task{s}, {:.1} s of work", ran.as_secs_f64()));
         }
     }
 }
 
 fn failure(done: &Done, why: &str) -> String {
     let worker = done.worker.as_ref().map(|worker| format!(" on {worker}")).unwrap_or_default();
-    let mut text = format!("p2p: failed: {}: {why}{worker}", arguments(&done.row));
+    let mut text = format!("p2p: failed: {}{worker}: {why}", arguments(&done.row));
     let tail = done.stderr.tail(TAIL_BYTES);
     let tail = String::from_utf8_lossy(&tail);
     let lines: Vec<&str> = tail.lines().collect();
