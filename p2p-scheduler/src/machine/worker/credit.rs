@@ -1,7 +1,8 @@
 //! How many tasks a client may send ahead (S-01, S-02).
 //!
 //! A client may hold as many attempts and credits on a worker as there are slots, and so many more that the next one is always here
-//! when a slot frees: what runs through the slots in two round trips. Long tasks need none of that, short ones hundreds.
+//! when a slot frees: what runs through the slots in two round trips. Long tasks need none of that, short ones hundreds. Credits for free
+//! slots lie ready with a client whose tasks are short, whether it asked or not.
 
 use p2p_proto::limits;
 use p2p_proto::link::item::Want;
@@ -44,9 +45,12 @@ impl Demand {
 
     /// Credits to grant now, if any, to a client that holds `held` attempts on `slots` slots.
     pub(super) fn grant(&mut self, slots: u32, held: u32) -> Option<u32> {
-        let target = slots.saturating_add(self.prefetch(slots));
+        let prefetch = self.prefetch(slots);
+        let target = slots.saturating_add(prefetch);
         let room = target.saturating_sub(held).saturating_sub(self.credits);
-        let wanted = self.want.tasks.saturating_sub(self.credits);
+        // Who calls short tasks one at a time would wait for a round trip of asking before each: credits for what is free lie ready.
+        let ready = if prefetch > 0 { slots.saturating_sub(held) } else { 0 };
+        let wanted = self.want.tasks.max(ready).saturating_sub(self.credits);
         let grant = room.min(wanted);
         // Many small grants would be a message per task: wait for a quarter, unless a slot could idle meanwhile.
         let enough = grant >= (target / 4).max(1) || held + self.credits < slots || grant == wanted;
@@ -92,6 +96,11 @@ mod tests {
             (2, Some(10_000), 150_000, 2, 1000, Some(61)),
             // No-ops: as far ahead as is allowed.
             (2, Some(1), 300, 0, 10_000, Some(1026)),
+            // Short ones that come one at a time: the next one need not ask for a free slot.
+            (2, Some(100), 300, 0, 0, Some(2)),
+            (2, Some(100), 300, 1, 0, Some(1)),
+            (2, Some(100), 300, 2, 0, None),
+            (2, Some(10_000_000), 300, 0, 0, None),
         ];
         for (slots, mean, round_trip_us, held, tasks, expected) in table {
             let mut demand = Demand::default();
