@@ -141,7 +141,7 @@ fn failures_are_counted_and_told_with_their_reasons() {
     assert_eq!(told[1..].to_vec(), (3..8).map(|i| format!("    bad \\u{{1b}}[31m{i}")).collect::<Vec<_>>(), "{done}");
     assert!(done.stderr.contains(": exit code 9") && done.stderr.contains("p2p: 2 done, 2 failed"), "{done}");
 
-    let done = cluster.run("alice", &["map", "{}", ":::", "true", "kill -9 $$", "no-such-program", "sh -c 'exit 300'"]);
+    let done = cluster.run("alice", &["map", ":::", "true", "kill -9 $$", "no-such-program", "sh -c 'exit 300'"]);
     assert_eq!(done.code, Some(3), "{done}");
     assert!(done.stderr.contains("ended by signal 9"), "{done}");
     assert!(done.stderr.contains("no-such-program: not found on this worker"), "{done}");
@@ -281,7 +281,7 @@ fn inputs_are_read_as_they_come_and_not_far_ahead() {
     let cluster = Cluster::start();
     let _worker = cluster.worker("bob", 1);
     let flag = cluster.work("alice").join("flag");
-    let command = format!("touch '{}'; sleep 1000", flag.display());
+    let command = format!("touch '{}'; sleep 1000 #", flag.display());
     let mut running = Running::start(cluster.command("alice", &["map", &command]));
     running.write(b"first\n");
     within(PATIENCE, || flag.exists().then_some(())).expect("the first task starts while stdin is open");

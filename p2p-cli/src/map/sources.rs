@@ -72,7 +72,7 @@ fn usage(words: &str) -> Trouble {
 }
 
 /// All combinations of the values of several sources; those of the last one change fastest. The first source is read as it comes, the
-/// others are kept in memory.
+/// others are kept in memory. As in GNU parallel, a source without values stands for one empty value, unless all are without.
 pub struct Rows {
     first: Values,
     /// The value of the first source that is being combined.
@@ -106,7 +106,13 @@ impl Rows {
             }
             others.push(all);
         }
-        Ok(Self { first, current: None, next: vec![0; others.len()], others })
+        let mut rows = Self { first, current: None, next: vec![0; others.len()], others };
+        if !rows.others.is_empty() {
+            let any = rows.others.iter().any(|values| !values.is_empty());
+            rows.current = rows.first.next()?.or(any.then(Vec::new));
+        }
+        rows.others.iter_mut().filter(|values| values.is_empty()).for_each(|values| values.push(Vec::new()));
+        Ok(rows)
     }
 
     /// How many sources there are.
@@ -117,7 +123,8 @@ impl Rows {
     /// How many rows are still to come, as far as that is known before they are read.
     pub fn known(&self) -> Option<u64> {
         let Values::Words(words) = &self.first else { return None };
-        self.others.iter().try_fold(words.len() as u64, |count, values| count.checked_mul(values.len() as u64))
+        let first = words.len() as u64 + u64::from(self.current.is_some());
+        self.others.iter().try_fold(first, |count, values| count.checked_mul(values.len() as u64))
     }
 
     /// Whether the next row is there without waiting for anybody.
@@ -130,9 +137,6 @@ impl Rows {
     /// # Errors
     /// When the first source cannot be read any more.
     pub fn next(&mut self) -> Result<Option<Vec<Vec<u8>>>, Trouble> {
-        if self.others.iter().any(Vec::is_empty) {
-            return Ok(None);
-        }
         if self.current.is_none() {
             self.current = self.first.next()?;
         }
@@ -262,7 +266,9 @@ mod tests {
     fn sources_are_combined_and_the_last_changes_fastest() {
         assert_eq!(rows(&["x", ":::", "a", "b"]), ["a", "b"]);
         assert_eq!(rows(&[":::", "a", "b", ":::", "1", "2"]), ["a 1", "a 2", "b 1", "b 2"]);
-        assert_eq!(rows(&[":::", "a", "b", ":::"]), Vec::<String>::new());
+        assert_eq!(rows(&[":::", "a", "b", ":::"]), ["a ", "b "]);
+        assert_eq!(rows(&[":::", ":::", "a", "b"]), [" a", " b"]);
+        assert_eq!(rows(&[":::", ":::"]), Vec::<String>::new());
         assert_eq!(rows(&["x", ":::"]), Vec::<String>::new());
     }
 

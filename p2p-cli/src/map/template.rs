@@ -181,7 +181,14 @@ fn refuse(byte: u8, inside: Option<&[u8]>, after: &[u8]) -> Result<(), String> {
 
 fn place(at: i64, count: usize) -> Option<usize> {
     let count = i64::try_from(count).ok()?;
-    let index = if at < 0 { count.checked_add(at)? } else { at - 1 };
+    // Parallel goes round once more: {-2} of one source is that one.
+    let index = if at < -count {
+        at.checked_add(2 * count)?
+    } else if at < 0 {
+        count + at
+    } else {
+        at - 1
+    };
     usize::try_from(index).ok().filter(|_| index < count)
 }
 
@@ -266,7 +273,8 @@ mod tests {
         let values = ["a.x", "d/b.y"];
         assert_eq!(expand("{} {.}", &values), "a.x d/b.y a d/b");
         assert_eq!(expand("{2} {1.} {-1/.} {-2} {2//} {01}", &values), "d/b.y a b a.x d a.x");
-        assert_eq!(expand("<{3}{-3}{99999999999999999999}> {0}", &values), "<> a.x d/b.y");
+        assert_eq!(expand("<{3}{-5}{99999999999999999999}> {0}", &values), "<> a.x d/b.y");
+        assert_eq!(expand("{-4} {-3}", &values), "a.x d/b.y");
     }
 
     #[test]
