@@ -59,7 +59,7 @@ impl Place {
         let cluster: ClusterName = CLUSTER.parse()?;
         let guest: UserName = user.parse()?;
         let twin = (user != OWNER).then(|| cluster.twin_topic(&guest));
-        Ok(PicoBoard::join(config, Topic { name: cluster.topic(), access: None, twin }))
+        Ok(PicoBoard::join(config, Topic { name: cluster.topic(), access: None, after_host: twin.is_none(), twin }))
     }
 }
 
@@ -127,7 +127,7 @@ pub fn play(folder: &str) -> Result<()> {
     config.agent = Agent::Off;
     config.accept_host_key = Some(place.board_key.clone());
     let member = member(OWNER)?;
-    let topic = Topic { name: member.cluster.topic(), access: Some(guests.clone()), twin: None };
+    let topic = Topic { name: member.cluster.topic(), access: Some(guests.clone()), twin: None, after_host: false };
     let board = Arc::new(PicoBoard::join(config, topic));
     let host = Host::open(&member, &guests, board, Arc::new(Forgetful))?;
     block_on(async {

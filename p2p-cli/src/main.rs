@@ -24,7 +24,7 @@ fn main() -> std::process::ExitCode {
     say::start_log(&arguments.common);
     commands::demo::follow_parent();
     match async_std::task::block_on(commands::run(arguments)) {
-        Ok(code) => code.into(),
+        Ok(code) => code,
         Err(trouble) => {
             say::line(&format!("p2p: {trouble}"));
             trouble.code().into()

@@ -48,12 +48,23 @@ impl Wiring {
         Ok(Self { member, home, config, links })
     }
 
-    /// The board of the cluster; with the access list where one is given.
-    pub fn board(&self, access: Option<Vec<UserName>>) -> Arc<dyn Board> {
+    /// The board of the cluster, for the host herself: with the list of who may enter, or else of herself. With a list her other
+    /// processes know that she hosts.
+    pub fn hosting_board(&self, users: &[UserName]) -> Arc<dyn Board> {
+        let list = if users.is_empty() { vec![self.member.user.clone()] } else { users.to_vec() };
+        let name = self.member.cluster.topic();
+        self.join(Topic { name, access: Some(list), twin: None, after_host: false })
+    }
+
+    /// The board of the cluster, for a member.
+    pub fn board(&self) -> Arc<dyn Board> {
         let cluster = &self.member.cluster;
         let own = cluster.owner() == &self.member.user;
-        let topic =
-            Topic { name: cluster.topic(), access, twin: (!own).then(|| cluster.twin_topic(&self.member.user)) };
+        let twin = (!own).then(|| cluster.twin_topic(&self.member.user));
+        self.join(Topic { name: cluster.topic(), access: None, twin, after_host: own })
+    }
+
+    fn join(&self, topic: Topic) -> Arc<dyn Board> {
         Arc::new(PicoBoard::join(self.config.clone(), topic))
     }
 
@@ -65,7 +76,7 @@ impl Wiring {
     /// A client of the cluster.
     pub fn client(&self) -> Result<Client, Trouble> {
         let store = Arc::clone(&self.home) as Arc<dyn p2p_scheduler::TrustStore>;
-        Client::join(&self.member, self.board(None), self.transport(), store)
+        Client::join(&self.member, self.board(), self.transport(), store)
             .map_err(|fault| Trouble::system("a client cannot be made", fault))
     }
 }

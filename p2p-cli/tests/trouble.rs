@@ -41,9 +41,29 @@ fn without_a_host_newcomers_wait_and_say_for_whom() {
     let cluster = Cluster::without_host();
     let done = cluster.run("bob", &["run", "--", "true"]);
     says(&done, 68, &["alice is not hosting it now"]);
-    // The owner gets onto her own topic, but nobody signs her key.
+    // The owner's own commands wait for her host too: nobody else can sign her key.
     let done = cluster.run("alice", &["run", "--", "true"]);
-    says(&done, 68, &["the host is away", "p2p host --cluster alice/friends"]);
+    says(&done, 68, &["alice is not hosting it now", "p2p host --cluster alice/friends"]);
+}
+
+#[test]
+fn whoever_comes_before_the_host_is_let_in_when_she_comes() {
+    let mut cluster = Cluster::without_host();
+    let folder = tempfile::tempdir().expect("a folder");
+    // The owner's own worker must not keep her list out by being there first.
+    let mut workers = ["alice", "bob"].map(|user| {
+        let command = cluster.command(user, &["worker", "--slots", "1"]);
+        cluster::Background::start(user, command, folder.path())
+    });
+    for worker in &mut workers {
+        worker.wait_for("waiting: the board does not let you into alice/friends");
+    }
+    cluster.start_host();
+    for worker in &mut workers {
+        worker.wait_for("at work for alice/friends");
+    }
+    let done = cluster.run("carol", &["run", "--", "true"]);
+    assert_eq!(done.code, Some(0), "{done}");
 }
 
 #[test]

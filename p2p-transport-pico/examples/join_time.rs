@@ -47,8 +47,9 @@ fn measure(folder: &Path, hub: &Hub, address: SocketAddr) {
     };
     let cluster: ClusterName = "alice/friends".parse().unwrap();
     let bob = "bob".parse().unwrap();
-    let host = Topic { name: cluster.topic(), access: Some(vec!["bob".parse().unwrap()]), twin: None };
-    let guest = Topic { name: cluster.topic(), access: None, twin: Some(cluster.twin_topic(&bob)) };
+    let host =
+        Topic { name: cluster.topic(), access: Some(vec!["bob".parse().unwrap()]), twin: None, after_host: false };
+    let guest = Topic { name: cluster.topic(), access: None, twin: Some(cluster.twin_topic(&bob)), after_host: false };
     block_on(async {
         show("log in only", || async {
             drop(Session::connect(&config("alice")).await.unwrap());

@@ -29,6 +29,9 @@ pub struct Topic {
     pub access: Option<Vec<UserName>>,
     /// For a guest: the private topic that the server gives him instead when it does not let him in (B-04).
     pub twin: Option<String>,
+    /// For the owner's other processes: enter only while the topic carries a list, which is while she hosts. A session of hers that
+    /// opened the topic first, without a list, would keep the host's list out for as long as it stays.
+    pub after_host: bool,
 }
 
 /// A place on one topic of a board that behaves like pico.sh's pipe.

@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn a_list_that_is_not_there_twice_is_gone() {
         let access = Some(vec!["bob".parse().unwrap()]);
-        let topic = Topic { name: "alice/x".to_owned(), access, twin: None };
+        let topic = Topic { name: "alice/x".to_owned(), access, twin: None, after_host: false };
         let with = Listing::parse("- alice/x: (Access List: bob)\r\n").unwrap();
         let without = Listing::parse("- alice/x:\r\n").unwrap();
         let now = Instant::now();

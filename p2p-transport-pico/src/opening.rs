@@ -1,9 +1,12 @@
-//! Opening the topic: for the owner at once, for a guest with proof that it is the cluster's and not his twin (B-04).
+//! Opening the topic: for the host at once, for the owner's other processes while she hosts, for a guest with proof that it is the
+//! cluster's and not his twin (B-04).
 
 use p2p_proto::board::line::Lines;
 use ssh2::Channel;
 
 use crate::board::Topic;
+use crate::call::Call;
+use crate::listing::Listing;
 use crate::probe::{Echo, Echoes, Probe};
 use crate::visit::Ended;
 use crate::wire::{self, Wire};
@@ -22,9 +25,12 @@ pub(crate) struct Opened {
     pub(crate) twin: Option<Channel>,
 }
 
-/// Opens the topic: two round trips for the owner, four for a guest.
+/// Opens the topic: two round trips for the owner, two more for a process of hers that waits for the host, four for a guest.
 pub(crate) async fn open(topic: &Topic, wire: &Wire) -> Result<Opened, Ended> {
     let Some(twin) = &topic.twin else {
+        if topic.after_host && !is_hosted(topic, wire).await? {
+            return Err(Ended::Misrouted);
+        }
         let channel = wire.start(&owner_command(topic)).await?;
         return Ok(Opened { channel, lines: Lines::default(), twin: None });
     };
@@ -35,6 +41,23 @@ pub(crate) async fn open(topic: &Topic, wire: &Wire) -> Result<Opened, Ended> {
         }
     }
     open_as_guest(topic, twin, wire).await
+}
+
+/// Whether the topic carries a list now. The server answers `ls` to its owner only.
+async fn is_hosted(topic: &Topic, wire: &Wire) -> Result<bool, Ended> {
+    let mut call = Call::new("ls");
+    let output = loop {
+        match call.step(&wire.ssh)? {
+            Some(output) => break output,
+            None if call.has_unread() => {}
+            None => wire.ready().await,
+        }
+    };
+    if output.status != 0 {
+        return Err(Ended::Lost(format!("it does not list topics: {}", output.stderr.trim())));
+    }
+    let listing = Listing::parse(&output.stdout).map_err(|fault| Ended::Lost(fault.to_string()))?;
+    Ok(listing.owned(&topic.name).is_some_and(|listed| listed.access.is_some()))
 }
 
 fn owner_command(topic: &Topic) -> String {

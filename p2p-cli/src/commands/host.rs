@@ -33,9 +33,8 @@ pub async fn host(common: &Common, options: Options) -> Result<ExitCode, Trouble
     let mut signals = Signals::listen()?;
     let wiring = Wiring::new(common, if options.users.is_empty() { "personal" } else { "friends" }).await?;
     let cluster = wiring.member.cluster.clone();
-    let access = (!options.users.is_empty()).then(|| options.users.clone());
     let store = Arc::clone(&wiring.home) as Arc<dyn TrustStore>;
-    let host = Host::open(&wiring.member, &options.users, wiring.board(access), store)
+    let host = Host::open(&wiring.member, &options.users, wiring.hosting_board(&options.users), store)
         .map_err(|fault| Trouble::new(crate::trouble::Code::Usage, fault.to_string()))?;
     say::info(&format!("this machine's key is {}", wiring.member.identity.machine_key().fingerprint()));
     let mut over = Box::pin(async_std::task::sleep(options.duration).fuse());

@@ -50,7 +50,7 @@ pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Troub
         allow: (!options.allow.is_empty()).then(|| options.allow.iter().cloned().collect()),
     };
     let store = Arc::clone(&wiring.home) as Arc<dyn TrustStore>;
-    let worker = Worker::join(&wiring.member, offer, Arc::new(executor), wiring.board(None), wiring.transport(), store)
+    let worker = Worker::join(&wiring.member, offer, Arc::new(executor), wiring.board(), wiring.transport(), store)
         .map_err(|fault| Trouble::new(Code::Input, fault.to_string()))?;
     let cluster = &wiring.member.cluster;
     say::info(&format!("joining {cluster} with {slots} slots"));

@@ -64,13 +64,13 @@ impl Site {
     /// Alice on her own topic, with this list.
     fn host(&self, users: &[&str]) -> PicoBoard {
         let access = Some(users.iter().map(|user| user.parse().unwrap()).collect());
-        PicoBoard::join(self.config("alice"), Topic { name: TOPIC.to_owned(), access, twin: None })
+        PicoBoard::join(self.config("alice"), Topic { name: TOPIC.to_owned(), access, twin: None, after_host: false })
     }
 
     fn guest(&self, user: &str) -> PicoBoard {
         let cluster: ClusterName = "alice/friends".parse().unwrap();
         let twin = Some(cluster.twin_topic(&user.parse().unwrap()));
-        PicoBoard::join(self.config(user), Topic { name: cluster.topic(), access: None, twin })
+        PicoBoard::join(self.config(user), Topic { name: cluster.topic(), access: None, twin, after_host: false })
     }
 
     /// What `ls` shows to this user.
@@ -212,7 +212,10 @@ fn a_host_left_alone_comes_back_with_her_list() {
 fn a_host_whose_other_session_holds_the_topic_without_a_list_says_so_and_heals() {
     let site = Site::start();
     block_on(async {
-        let plain = PicoBoard::join(site.config("alice"), Topic { name: TOPIC.to_owned(), access: None, twin: None });
+        let plain = PicoBoard::join(
+            site.config("alice"),
+            Topic { name: TOPIC.to_owned(), access: None, twin: None, after_host: false },
+        );
         until_up(&plain).await;
         let host = site.host(&["bob"]);
         let down = until(&host, |event| matches!(event, BoardEvent::Down { .. })).await;
@@ -256,7 +259,8 @@ fn a_dead_line_is_noticed_and_left() {
     // Longer than the hub is ever silent by itself.
     config.silence = Duration::from_secs(8);
     block_on(async {
-        let board = PicoBoard::join(config, Topic { name: TOPIC.to_owned(), access: None, twin: None });
+        let board =
+            PicoBoard::join(config, Topic { name: TOPIC.to_owned(), access: None, twin: None, after_host: false });
         until_up(&board).await;
         let down = relay.dead_during(until(&board, |event| matches!(event, BoardEvent::Down { .. }))).await;
         let BoardEvent::Down { reason, .. } = down else { unreachable!() };

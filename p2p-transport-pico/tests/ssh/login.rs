@@ -73,7 +73,8 @@ fn commands_fail_in_words_and_are_bounded() {
 fn a_board_runs_over_opensshs_server() {
     let (_sshd, config) = site("ed25519", "");
     block_on(async {
-        let topic = Topic { name: "alice/x".to_owned(), access: None, twin: Some("bob/alice/x".to_owned()) };
+        let topic =
+            Topic { name: "alice/x".to_owned(), access: None, twin: Some("bob/alice/x".to_owned()), after_host: false };
         assert_eq!(next(&PicoBoard::join(config.clone(), topic.clone())).await, BoardEvent::Up);
         let board = PicoBoard::join(config, Topic { twin: None, ..topic });
         assert_eq!(next(&board).await, BoardEvent::Up);
@@ -88,7 +89,8 @@ fn a_board_runs_over_opensshs_server() {
 fn a_topic_that_is_refused_again_and_again_fails_with_the_servers_words() {
     let (_sshd, config) = site("ed25519", "");
     block_on(async {
-        let board = PicoBoard::join(config, Topic { name: "refused".to_owned(), access: None, twin: None });
+        let board =
+            PicoBoard::join(config, Topic { name: "refused".to_owned(), access: None, twin: None, after_host: false });
         let failed = until(&board, |event| matches!(event, BoardEvent::Failed(_))).await;
         let BoardEvent::Failed(BoardError::Refused(text)) = failed else { panic!("{failed:?}") };
         assert!(text.contains("no such place"), "{text}");
@@ -265,7 +267,8 @@ fn a_changed_host_key_is_refused_and_never_asked_about() {
     assert!(person.asked.lock().unwrap().is_empty());
 
     block_on(async {
-        let board = PicoBoard::join(config, Topic { name: "x".to_owned(), access: None, twin: None });
+        let board =
+            PicoBoard::join(config, Topic { name: "x".to_owned(), access: None, twin: None, after_host: false });
         let BoardEvent::Failed(BoardError::HostKey(_)) = next(&board).await else { panic!("it did not fail") };
     });
 }
@@ -278,7 +281,10 @@ fn nobody_at_the_address_is_no_final_failure() {
     let Err(BoardError::Unreachable(text)) = enter(&config) else { panic!("somebody answered") };
     assert!(text.contains(&free.to_string()), "{text}");
     block_on(async {
-        let board = PicoBoard::join(config.clone(), Topic { name: "x".to_owned(), access: None, twin: None });
+        let board = PicoBoard::join(
+            config.clone(),
+            Topic { name: "x".to_owned(), access: None, twin: None, after_host: false },
+        );
         for _ in 0..2 {
             assert!(matches!(next(&board).await, BoardEvent::Down { .. }));
         }
@@ -287,7 +293,8 @@ fn nobody_at_the_address_is_no_final_failure() {
     config.address = sshd.url().parse().unwrap();
     config.known_hosts = sshd.dir.path().join("known_hosts");
     block_on(async {
-        let board = PicoBoard::join(config, Topic { name: "x".to_owned(), access: None, twin: None });
+        let board =
+            PicoBoard::join(config, Topic { name: "x".to_owned(), access: None, twin: None, after_host: false });
         until_up(&board).await;
     });
 }
