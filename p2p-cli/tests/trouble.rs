@@ -158,6 +158,40 @@ fn a_wrong_key_or_a_wrong_server_is_refused() {
 }
 
 #[test]
+fn a_first_contact_is_asked_about_at_a_terminal() {
+    let cluster = Cluster::start();
+    let known = cluster.work("alice").join("known");
+    let at_a_terminal = |answer: &str| {
+        let program = env!("CARGO_BIN_EXE_p2p");
+        let mut command = std::process::Command::new("script");
+        let words = cluster.command("alice", &["id"]);
+        command.args(["-qec", &format!("{program} id --known-hosts known"), "/dev/null"]);
+        command.current_dir(cluster.work("alice"));
+        for (name, value) in words.get_envs() {
+            match value {
+                Some(value) if name != "P2P_BOARD_KEY" => command.env(name, value),
+                _ => command.env_remove(name),
+            };
+        }
+        let mut running = Running::start(command);
+        running.write(answer.as_bytes());
+        running.done()
+    };
+    let done = at_a_terminal("no\n");
+    assert_eq!(done.code, Some(77), "{done}");
+    assert!(done.stdout.contains("was never seen before") && done.stdout.contains("SHA256:"), "{done}");
+    assert!(!known.exists(), "{done}");
+    let done = at_a_terminal("yes\n");
+    assert_eq!(done.code, Some(0), "{done}");
+    assert!(done.stdout.contains("user  alice"), "{done}");
+    // Known from now on: nobody is asked, at a terminal or not.
+    let mut command = cluster.command("alice", &["id", "--known-hosts", "known"]);
+    command.env_remove("P2P_BOARD_KEY");
+    let done = Running::start(command).done();
+    assert_eq!(done.code, Some(0), "{done}");
+}
+
+#[test]
 fn no_network_is_said_at_once() {
     let cluster = Cluster::start();
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr()).expect("a port");
