@@ -317,16 +317,16 @@ impl Mapping {
         self.summary.count(&done);
         self.progress.ended(self.summary.ended());
         if !self.keep_order {
-            return self.to_print(done);
+            return self.queue_for_print(done);
         }
         self.early.insert(done.row.number, done);
         while let Some(done) = self.early.remove(&self.next) {
             self.next += 1;
-            self.to_print(done);
+            self.queue_for_print(done);
         }
     }
 
-    fn to_print(&mut self, done: Done) {
+    fn queue_for_print(&mut self, done: Done) {
         let told = self.printer.json || done.verdict != Verdict::Unfinished;
         if told && self.printer.prints(&done) {
             self.ready.push_back(done);

@@ -52,95 +52,17 @@ pub fn words(line: &[u8]) -> Option<Vec<Vec<u8>>> {
     let program = words.first()?;
     let of_the_shell = program.is_empty()
         || program.iter().any(|byte| b"/=%".contains(byte))
-        || OF_THE_SHELL.contains(&std::str::from_utf8(program).ok()?);
+        || OF_THE_SHELL.split(' ').any(|word| word.as_bytes() == program);
     (!of_the_shell).then_some(words)
 }
 
 /// Reserved words and builtins of dash, bash and others that may be `/bin/sh`; `true` and `false` are the same as programs.
-const OF_THE_SHELL: &[&str] = &[
-    ".",
-    ":",
-    "alias",
-    "autoload",
-    "bg",
-    "bind",
-    "break",
-    "builtin",
-    "caller",
-    "case",
-    "cd",
-    "chdir",
-    "command",
-    "compgen",
-    "complete",
-    "compopt",
-    "continue",
-    "coproc",
-    "declare",
-    "dirs",
-    "disown",
-    "do",
-    "done",
-    "echo",
-    "elif",
-    "else",
-    "enable",
-    "esac",
-    "eval",
-    "exec",
-    "exit",
-    "export",
-    "fc",
-    "fg",
-    "fi",
-    "for",
-    "function",
-    "getopts",
-    "hash",
-    "help",
-    "history",
-    "if",
-    "in",
-    "integer",
-    "jobs",
-    "kill",
-    "let",
-    "local",
-    "logout",
-    "mapfile",
-    "nameref",
-    "popd",
-    "print",
-    "printf",
-    "pushd",
-    "pwd",
-    "read",
-    "readarray",
-    "readonly",
-    "return",
-    "select",
-    "set",
-    "shift",
-    "shopt",
-    "source",
-    "stop",
-    "suspend",
-    "test",
-    "then",
-    "time",
-    "times",
-    "trap",
-    "type",
-    "typeset",
-    "ulimit",
-    "umask",
-    "unalias",
-    "unset",
-    "until",
-    "wait",
-    "whence",
-    "while",
-];
+const OF_THE_SHELL: &str = "\
+    . : alias autoload bg bind break builtin caller case cd chdir command compgen complete compopt continue coproc \
+    declare dirs disown do done echo elif else enable esac eval exec exit export fc fg fi for function getopts \
+    hash help history if in integer jobs kill let local logout mapfile nameref popd print printf pushd pwd read \
+    readarray readonly return select set shift shopt source stop suspend test then time times trap type typeset \
+    ulimit umask unalias unset until wait whence while";
 
 #[cfg(test)]
 mod tests {
