@@ -80,6 +80,10 @@ impl<T: Item> LinkQueue<T> {
 
     /// Queues an item. Over the bound of control the peer does not read: the link's task ends.
     pub(crate) fn push(&self, item: T) {
+        // A link that was cut short must not say what came after: the other side takes that for how it went.
+        if self.dead.load(Ordering::Acquire) {
+            return;
+        }
         if lock(&self.outgoing).push(item).is_err() {
             self.kill();
         }

@@ -176,7 +176,10 @@ fn connected(outgoing: &Arc<Pipe>, incoming: &Arc<Pipe>) -> Connected {
 #[derive(Default)]
 struct Pipe {
     state: Mutex<PipeState>,
-    moved: Event,
+    /// There is something to read. Apart from `room`: whoever waits for one must not wake himself by the other.
+    content: Event,
+    /// There is room to write.
+    room: Event,
 }
 
 #[derive(Default)]
@@ -190,13 +193,19 @@ impl Pipe {
     /// Nothing more comes after what is under way.
     fn end(&self, error: LinkError) {
         lock(&self.state).end.get_or_insert(error);
-        self.moved.notify(usize::MAX);
+        self.notify();
     }
 
     fn cut(&self) {
         let mut state = lock(&self.state);
         *state = PipeState { end: Some(LinkError::Lost("it was cut".to_owned())), ..PipeState::default() };
-        self.moved.notify(usize::MAX);
+        drop(state);
+        self.notify();
+    }
+
+    fn notify(&self) {
+        self.content.notify(usize::MAX);
+        self.room.notify(usize::MAX);
     }
 }
 
@@ -223,7 +232,7 @@ impl LinkSender for Sending {
 
     async fn flush(&mut self) -> Result<(), LinkError> {
         while !self.fed.is_empty() {
-            let moved = self.pipe.moved.listen();
+            let room = self.pipe.room.listen();
             {
                 let mut state = lock(&self.pipe.state);
                 if let Some(error) = &state.end {
@@ -237,9 +246,9 @@ impl LinkSender for Sending {
                     state.records.push_back(record);
                 }
             }
-            self.pipe.moved.notify(usize::MAX);
+            self.pipe.content.notify(1);
             if !self.fed.is_empty() {
-                moved.await;
+                room.await;
             }
         }
         Ok(())
@@ -267,7 +276,7 @@ struct Receiving {
 impl LinkReceiver for Receiving {
     async fn receive(&mut self) -> Result<&[u8], LinkError> {
         loop {
-            let moved = self.pipe.moved.listen();
+            let content = self.pipe.content.listen();
             {
                 let mut state = lock(&self.pipe.state);
                 if let Some(record) = state.records.pop_front() {
@@ -279,9 +288,9 @@ impl LinkReceiver for Receiving {
                     return Err(error.clone());
                 }
             }
-            moved.await;
+            content.await;
         }
-        self.pipe.moved.notify(usize::MAX);
+        self.pipe.room.notify(1);
         Ok(&self.record)
     }
 }

@@ -10,9 +10,7 @@ use p2p_scheduler::Outcome;
 /// A test that hangs fails with words instead.
 fn run<T>(test: impl Future<Output = T>) -> T {
     async_std::task::block_on(async {
-        async_std::future::timeout(Duration::from_secs(60), test)
-            .await
-            .expect("the test hangs: nothing happened for a minute")
+        async_std::future::timeout(Duration::from_secs(60), test).await.expect("the test hangs")
     })
 }
 

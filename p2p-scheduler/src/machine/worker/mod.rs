@@ -109,6 +109,12 @@ impl WorkerMachine {
             WorkerInput::Drain => self.on_drain(out),
             WorkerInput::Stop => {
                 self.on_drain(out);
+                // Nobody asked for the end of what runs here: to its client it is lost with the link, and runs again elsewhere if it may.
+                for link in self.links.keys().copied().collect::<Vec<_>>() {
+                    out.push(WorkerOutput::Close(link));
+                    self.drop_link(link, LinkError::Closed, out);
+                }
+                // What clients that are gone have left.
                 out.extend(self.attempts.running().map(|(link, attempt)| WorkerOutput::Kill(link, attempt)));
             }
         }
