@@ -231,9 +231,12 @@ impl Pool {
     fn work(&self) {
         let mut state = lock(&self.state);
         loop {
-            if let Some(attempt) = state.queue.pop_front() {
+            if let Some(mut attempt) = state.queue.pop_front() {
                 drop(state);
-                async_std::task::block_on(attempt);
+                // Most functions compute and are done: to wait for nothing would still wake the thread that waits for sockets, each time.
+                if (&mut attempt).now_or_never().is_none() {
+                    async_std::task::block_on(attempt);
+                }
                 state = lock(&self.state);
                 continue;
             }
