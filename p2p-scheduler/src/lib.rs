@@ -1,6 +1,7 @@
 //! Client, worker and host: pure state machines, thin drivers, and the API to embed them.
 #![forbid(unsafe_code)]
 
+pub mod conformance;
 pub mod driver;
 pub mod executor;
 mod flow;
