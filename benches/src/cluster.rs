@@ -12,6 +12,8 @@ use crate::meeting::{CLUSTER, GUEST, OWNER, make_keys, public_key};
 
 /// The cluster must work by then.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between the starts of two of its processes.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// The program under test: `P2P`, or the one that was built beside `this`.
 pub fn program(this: &Path) -> PathBuf {
@@ -67,7 +69,10 @@ impl Cluster {
         let program = program.to_owned();
         let mut cluster = Self { program, folder, board, board_key: fingerprint, hub, host: None, worker: None };
         cluster.host = Some(cluster.command(OWNER).args(["host", "--users", GUEST]).spawn()?);
+        // In turn, as people do it: started all in the same instant, some clusters stay shut for half a minute and more.
+        std::thread::sleep(SETTLE);
         cluster.worker = Some(cluster.command(GUEST).args(["worker", "--slots", &slots.to_string()]).spawn()?);
+        std::thread::sleep(SETTLE);
         let since = Instant::now();
         while !cluster.command(OWNER).args(["run", "--", "true"]).status()?.success() {
             if since.elapsed() > PATIENCE {

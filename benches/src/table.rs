@@ -65,6 +65,8 @@ pub struct Row {
 impl Row {
     /// A figure with its baseline, of which `name` says what it is.
     pub fn paired(what: &str, pairs: &Pairs, unit: Unit, name: &str, bound: Bound) -> Self {
+        // Whoever doubts a median wants to see what it is of.
+        eprintln!("{what}: {pairs:.6?}");
         let mut row = Self::alone(what, pairs.ours(), unit, Bound::None);
         row.baseline = format!("{name} {}", unit.show(pairs.baseline()));
         row.ratio = Some(pairs.ratio());
@@ -82,6 +84,13 @@ impl Row {
             holds: None,
         };
         row.judged(value, unit, bound)
+    }
+
+    /// The same, with something beside it to which it has no meaningful ratio.
+    #[must_use]
+    pub fn beside(mut self, baseline: String) -> Self {
+        self.baseline = baseline;
+        self
     }
 
     /// A figure that could not be had, and why.
