@@ -138,14 +138,14 @@ mod tests {
     fn many_small_files_share_one_window_and_are_told_when_taken() {
         let (mut writer, mut reader) = (Outflow::default(), Inflow::default());
         let mut files = 0;
-        while writer.reserve(Channel::Output(files), 1000) {
-            reader.on_received(Channel::Output(files), 1000, true).unwrap();
+        while writer.reserve(Channel::Output(files), 8000) {
+            reader.on_received(Channel::Output(files), 8000, true).unwrap();
             files += 1;
         }
-        assert_eq!(u64::from(files), ATTEMPT_WINDOW_BYTES / 1000);
-        let total = reader.on_taken(Channel::Output(0), 1000).expect("the end of a file is told");
+        assert_eq!(u64::from(files), ATTEMPT_WINDOW_BYTES / 8000);
+        let total = reader.on_taken(Channel::Output(0), 8000).expect("the end of a file is told");
         writer.on_taken(Channel::Output(0), total);
-        assert!(writer.reserve(Channel::Output(files), 1000));
+        assert!(writer.reserve(Channel::Output(files), 8000));
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub struct Admission {
     denied: Option<DenyReason>,
     other_host_reported: bool,
     claim_at: Option<Duration>,
+    claimed_at: Option<Duration>,
     claim_again: Duration,
 }
 
@@ -78,6 +79,7 @@ impl Admission {
             denied: None,
             other_host_reported: false,
             claim_at: None,
+            claimed_at: None,
             claim_again: CLAIM_AGAIN,
         }
     }
@@ -196,9 +198,12 @@ impl Admission {
             speaker.set_peers(beat.peers);
         }
         self.host_heard_at = (!beat.leaving).then_some(now.at);
-        // A host who came (back) has not heard an earlier claim.
+        // A host who came (back) has not heard an earlier claim; one that was said just now may still be on its way to her.
         if was_away && !beat.leaving && self.wants_claim(now) {
-            self.claim(me, now, speaker, out);
+            self.claim_again = CLAIM_AGAIN;
+            let at = self.claimed_at.map_or(now.at, |at| now.at.max(at + CLAIM_AGAIN));
+            self.claim_at = Some(self.claim_at.map_or(at, |earlier| earlier.min(at)));
+            self.on_tick(me, now, speaker, out);
         }
         None
     }
@@ -223,6 +228,7 @@ impl Admission {
     fn claim(&mut self, me: &Me, now: Now, speaker: &mut Speaker, out: &mut Vec<Line>) {
         let claim = Claim { user: me.user.clone(), keys: me.keys(), certificate: me.certificate(now), role: me.role };
         speaker.say(now, Message::Claim(claim), out);
+        self.claimed_at = Some(now.at);
         self.claim_at = Some(now.at + self.claim_again);
         self.claim_again = (self.claim_again * 2).min(CLAIM_AGAIN_MAX);
     }

@@ -38,7 +38,7 @@ fn every_task_has_one_outcome_whatever_goes_wrong() {
     for seed in 0..48 {
         let mut world = World::new(seed);
         world.host(&USERS);
-        let mut workers = vec![world.worker("bob", 2), world.worker("carol", 1), world.worker("bob", 1)];
+        let mut workers = [world.worker("bob", 2), world.worker("carol", 1), world.worker("bob", 1)];
         let clients = [world.client("dave"), world.client("erin")];
         let bad = 50 + u32::try_from(seed % 5).unwrap() * 60;
         world.set_faults(Faults { lose: bad, repeat: bad, hold: bad }, seed);

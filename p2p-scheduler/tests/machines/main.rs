@@ -1,4 +1,7 @@
 //! The machines of all three roles against each other in virtual time, and one by one against what a peer may do to them.
 
+mod admission;
 mod chaos;
+mod scheduling;
+mod setup;
 mod world;

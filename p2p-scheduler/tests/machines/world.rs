@@ -89,7 +89,8 @@ pub(crate) struct World {
     wired: HashMap<End, usize>,
     /// Slots that it takes and how long it will run.
     staged: HashMap<(End, AttemptId), (u32, Duration)>,
-    running: HashMap<(End, AttemptId), u32>,
+    /// Slots that it takes and since when it runs.
+    running: HashMap<(End, AttemptId), (u32, Duration)>,
     /// Credits of a client's link, as the world counts them.
     credits: HashMap<End, i64>,
     attempts: HashMap<(Peer, AttemptId), TaskId>,
@@ -100,10 +101,6 @@ pub(crate) struct World {
     machines: HashMap<String, [u8; 32]>,
     /// Connections that are refused: to say so is up to the test.
     pub(crate) refuse_links: bool,
-}
-
-pub(crate) fn identity(secret: u8) -> Identity {
-    Identity::from_secret(&[secret; 32])
 }
 
 impl World {
@@ -312,6 +309,22 @@ impl World {
         }
     }
 
+    /// All links of a peer break, and only it notices.
+    pub(crate) fn cut_silently(&mut self, peer: Peer) {
+        let ends: Vec<End> = self.wired.keys().filter(|(of, _)| *of == peer).copied().collect();
+        for end in ends {
+            if let Some(wire) = self.wired.remove(&end) {
+                self.wires[wire].cut = true;
+                self.later(LINK_LATENCY, Happening::LinkDown(end, LinkError::Lost("cut".to_owned())));
+            }
+        }
+    }
+
+    /// The latest attempt of whomever.
+    pub(crate) fn last_attempt(&self) -> AttemptId {
+        *self.attempts.keys().map(|(_, attempt)| attempt).max().expect("there was one")
+    }
+
     /// Links that this peer has.
     pub(crate) fn links(&self, peer: Peer) -> usize {
         self.wired.keys().filter(|(of, _)| *of == peer).count()
@@ -442,7 +455,8 @@ impl World {
             assert!(!state.once || state.runs <= 1, "I-02: task {task:?} of {client} ran {} times", state.runs);
         }
         for (worker, place) in self.places.iter().enumerate() {
-            let busy: u32 = self.running.iter().filter(|(((of, _), _), _)| *of == worker).map(|(_, cpus)| cpus).sum();
+            let busy: u32 =
+                self.running.iter().filter(|(((of, _), _), _)| *of == worker).map(|(_, (cpus, _))| cpus).sum();
             assert!(busy <= place.slots, "I-03: worker {worker} uses {busy} of {} slots", place.slots);
         }
         for (end, credits) in &self.credits {
@@ -503,8 +517,9 @@ impl World {
 
     /// An attempt ends now, if it still runs.
     fn end_attempt(&mut self, (peer, link): End, attempt: AttemptId, ended: Ended) {
-        if self.running.remove(&((peer, link), attempt)).is_some() {
-            let finished = Finished { attempt, ended, value: Content::default(), outputs: Vec::new(), ran_us: 1000 };
+        if let Some((_, since)) = self.running.remove(&((peer, link), attempt)) {
+            let ran_us = u64::try_from((self.at - since).as_micros()).unwrap();
+            let finished = Finished { attempt, ended, value: Content::default(), outputs: Vec::new(), ran_us };
             self.worker_input(peer, WorkerInput::Ended { link, finished });
         }
     }
@@ -649,7 +664,7 @@ impl World {
         let client = wire.ends.into_iter().find(|other| *other != end).unwrap().0;
         let task = self.attempts[&(client, attempt)];
         self.tasks.get_mut(&(client, task)).unwrap().runs += 1;
-        assert!(self.running.insert((end, attempt), cpus).is_none());
+        assert!(self.running.insert((end, attempt), (cpus, self.at)).is_none());
         self.send(end, &ToClient::Started(attempt), Happening::ToClient);
         self.later(time, Happening::Ended(end, attempt, Ended::Exit(0)));
     }

@@ -166,7 +166,7 @@ impl WorkerMachine {
         out: &mut Vec<WorkerOutput>,
     ) {
         if self.config.allow.as_ref().is_some_and(|allow| !allow.contains(&verified.user)) {
-            return self.refuse(now, connect, RefuseReason::NotAllowed, out);
+            return self.refuse_member(now, connect, RefuseReason::NotAllowed, out);
         }
         if !self.answers.may_dial(now, &verified.user) {
             return;
@@ -174,7 +174,7 @@ impl WorkerMachine {
         let half_open = &self.answers.half_open;
         let of_member = half_open.values().filter(|half_open| half_open.caller.user == verified.user).count();
         if half_open.len() >= limits::HALF_OPEN || of_member >= limits::HALF_OPEN_PER_MEMBER || !self.has_room() {
-            return self.refuse(now, connect, RefuseReason::Busy, out);
+            return self.refuse_member(now, connect, RefuseReason::Busy, out);
         }
         self.answers.remember(verified.keys.process, connect.setup);
         let link = self.new_link_id();
@@ -225,7 +225,15 @@ impl WorkerMachine {
         out.extend(lines.into_iter().map(WorkerOutput::Publish));
     }
 
+    /// Refuses a call that may be anybody's: strangers must not take the board's share from what members wait for.
     fn refuse(&mut self, now: Now, connect: &Connect, why: RefuseReason, out: &mut Vec<WorkerOutput>) {
+        if self.speaker.is_quiet(now) {
+            self.refuse_member(now, connect, why, out);
+        }
+    }
+
+    /// Refuses a call whose caller has proven himself.
+    fn refuse_member(&mut self, now: Now, connect: &Connect, why: RefuseReason, out: &mut Vec<WorkerOutput>) {
         let refuse = Refuse {
             caller: connect.caller.process,
             callee: self.process(),
@@ -233,12 +241,8 @@ impl WorkerMachine {
             why,
             version: p2p_proto::VERSION,
         };
-        let mut lines = Vec::new();
-        // Whoever may call may be anybody: refusals must not take the board's share from what members wait for.
-        if !self.speaker.say_if_quiet(now, Message::Refuse(refuse), &mut lines) {
-            return;
-        }
-        out.extend(lines.into_iter().map(WorkerOutput::Publish));
+        let line = self.speaker.line(now, Message::Refuse(refuse));
+        self.publish(now, line, out);
         let why = format!("a caller with the key {:?} was refused: {}", connect.caller.machine, words(why));
         out.push(WorkerOutput::Report(WorkerReport::Refused { why }));
     }

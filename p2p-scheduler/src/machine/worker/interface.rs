@@ -138,18 +138,6 @@ pub enum WorkerReport {
         /// Why, in words.
         why: String,
     },
-    /// An attempt runs.
-    Started {
-        /// For whom.
-        user: UserName,
-    },
-    /// An attempt ended.
-    Ended {
-        /// For whom.
-        user: UserName,
-        /// How.
-        ended: Ended,
-    },
     /// No more tasks are taken; this many still run.
     Draining {
         /// Attempts that still run.

@@ -118,7 +118,7 @@ impl WorkerMachine {
                 out.extend(self.attempts.running().map(|(link, attempt)| WorkerOutput::Kill(link, attempt)));
             }
         }
-        self.run_next(out);
+        self.run_next(now, out);
         self.grant(out);
         self.on_time(now, out);
         if self.draining && self.attempts.is_idle() {
@@ -128,10 +128,11 @@ impl WorkerMachine {
 
     /// When to call with a tick.
     pub fn wake_at(&self) -> Option<Duration> {
-        if !self.up || self.left {
+        if self.left {
             return None;
         }
-        earliest([self.speaker.wake_at(), self.admission.wake_at(), self.hello_at])
+        let board = earliest([self.speaker.wake_at(), self.admission.wake_at(), self.hello_at]);
+        earliest([board.filter(|_| self.up), self.attempts.wake_at()])
     }
 
     /// Slots that run something, and attempts that wait.
@@ -358,7 +359,7 @@ impl WorkerMachine {
             let ended = Ended::Failed(failure);
             let finished = Finished { attempt, ended, value: Default::default(), outputs: Vec::new(), ran_us: 0 };
             out.push(WorkerOutput::Send(link, ToClient::Finished(finished)));
-        } else if self.attempts.queue(link, attempt, cpus) {
+        } else if self.attempts.queue(link, attempt, cpus, submit.task.stdin) {
             out.push(WorkerOutput::Stage(link, Box::new(submit)));
         } else {
             out.push(WorkerOutput::Close(link));
@@ -373,19 +374,17 @@ impl WorkerMachine {
         }
         if let Some(client) = self.links.get_mut(&link) {
             client.demand.on_ran(finished.ran_us);
-            let user = client.verified.user.clone();
-            out.push(WorkerOutput::Report(WorkerReport::Ended { user, ended: finished.ended.clone() }));
             out.push(WorkerOutput::Send(link, ToClient::Finished(finished)));
         }
     }
 
     /// Gives free slots to whoever is next.
-    fn run_next(&mut self, out: &mut Vec<WorkerOutput>) {
-        while let Some((link, attempt)) = self.attempts.next_to_run() {
+    fn run_next(&mut self, now: Now, out: &mut Vec<WorkerOutput>) {
+        while let Some((link, attempt)) = self.attempts.next_to_run(now.at) {
             out.push(WorkerOutput::Run(link, attempt));
-            if let Some(client) = self.links.get(&link) {
-                out.push(WorkerOutput::Report(WorkerReport::Started { user: client.verified.user.clone() }));
-            }
+        }
+        for (link, attempt) in self.attempts.to_announce(now.at) {
+            out.push(WorkerOutput::Send(link, ToClient::Started(attempt)));
         }
     }
 
