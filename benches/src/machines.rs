@@ -162,7 +162,6 @@ impl Machines {
                 }
                 WorkerOutput::Send(_, item) => self.to_client.push(item),
                 WorkerOutput::Run(link, attempt) => {
-                    self.to_client.push(ToClient::Started(attempt));
                     let value = Content::default();
                     let finished = Finished { attempt, ended: Ended::Exit(0), value, outputs: Vec::new(), ran_us: 1 };
                     self.ended.push(WorkerInput::Ended { link, finished });

@@ -22,7 +22,6 @@ impl OutputSink for Ignore {
         async { Ok(()) }.boxed()
     }
     fn taken(&self, _: Channel, _: u64) {}
-    fn started(&self) {}
     fn note(&self, _: String) {}
 }
 

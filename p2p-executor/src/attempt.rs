@@ -115,7 +115,6 @@ impl Worker {
         let pid = pid.map_err(|error| program.start_failure(&error))?;
         let process = Process::new(pid, scratch.token().to_owned());
         drop((stdin_end, stdout_end, stderr_end));
-        output.started();
 
         let streams = Streams { stdout, stderr, output: output.clone() };
         let feed = feed(stdin, staged.stdin, &mut content);

@@ -170,11 +170,6 @@ impl OutputWriter {
         Ok(())
     }
 
-    /// Says that the task itself runs now.
-    pub fn started(&self) {
-        self.0.started();
-    }
-
     /// Tells a person something about this attempt.
     pub fn note(&self, text: String) {
         self.0.note(text);
@@ -193,8 +188,6 @@ pub trait OutputSink: Send + Sync {
     fn write(&self, piece: Piece) -> BoxFuture<'_, Result<(), Gone>>;
     /// `bytes` more of an incoming channel were taken.
     fn taken(&self, channel: Channel, bytes: u64);
-    /// The task runs now.
-    fn started(&self);
     /// Something for a person.
     fn note(&self, text: String);
 }

@@ -15,7 +15,7 @@ use p2p_proto::link::item::Channel;
 use p2p_proto::task::{Content, Ended, Failure, FailureKind, TaskSpec};
 
 use crate::driver::lock;
-use crate::executor::{AttemptEnd, AttemptIo, Executor, OutputWriter, Stop, Stops};
+use crate::executor::{AttemptEnd, AttemptIo, Executor, Stop, Stops};
 
 /// What a registered function is: bytes in, bytes or an error in words out.
 type Function = dyn Fn(Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, String>> + Send + Sync;
@@ -134,7 +134,7 @@ async fn attempt(function: Arc<Function>, pool: Arc<Pool>, task: TaskSpec, mut i
     if io.slot.pass().await.is_err() {
         return AttemptEnd::new(Ended::Cancelled);
     }
-    let call = call(function, input, io.output, io.stops);
+    let call = call(function, input, io.stops);
     if !streamed {
         return call.await;
     }
@@ -148,8 +148,7 @@ async fn attempt(function: Arc<Function>, pool: Arc<Pool>, task: TaskSpec, mut i
     ended.await.unwrap_or_else(|_| AttemptEnd::new(Ended::Cancelled))
 }
 
-async fn call(function: Arc<Function>, input: Vec<u8>, output: OutputWriter, mut stops: Stops) -> AttemptEnd {
-    output.started();
+async fn call(function: Arc<Function>, input: Vec<u8>, mut stops: Stops) -> AttemptEnd {
     let since = Instant::now();
     // The call itself may panic, as may any poll of what it returns.
     let call = std::panic::AssertUnwindSafe(async move { function(input).await }).catch_unwind();

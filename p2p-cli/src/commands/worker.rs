@@ -129,8 +129,6 @@ impl Told {
             WorkerReport::Linked { user, path } => say::info(&format!("{user} is linked, {path}")),
             WorkerReport::Unlinked { user, error } => log::info!("the link to {user} ended: {error}"),
             WorkerReport::Refused { why } => say::info(why),
-            WorkerReport::Started { user } => log::debug!("a task of {user} runs"),
-            WorkerReport::Ended { user, ended } => log::debug!("a task of {user} ended: {ended:?}"),
             WorkerReport::Draining { running: 0 } => say::info("leaving"),
             WorkerReport::Draining { running } => {
                 say::info(&format!("no more tasks; {running} still run (interrupt again to kill them)"));

@@ -138,7 +138,6 @@ pub struct Attempt {
 /// What was heard so far.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    pub started: bool,
     pub streams: BTreeMap<Channel, Vec<u8>>,
     pub ended: Vec<Channel>,
     pub taken: BTreeMap<Channel, u64>,
@@ -211,7 +210,6 @@ impl Attempt {
                 self.seen.streams.entry(piece.channel).or_default().extend(piece.bytes);
             }
             Event::Taken(channel, bytes) => *self.seen.taken.entry(channel).or_default() += bytes,
-            Event::Started => self.seen.started = true,
             Event::Note(text) => self.seen.notes.push(text),
         }
     }
@@ -254,7 +252,6 @@ impl Attempt {
 enum Event {
     Piece(Piece),
     Taken(Channel, u64),
-    Started,
     Note(String),
 }
 
@@ -288,10 +285,6 @@ impl OutputSink for Sink {
 
     fn taken(&self, channel: Channel, bytes: u64) {
         let _ = self.events.try_send(Event::Taken(channel, bytes));
-    }
-
-    fn started(&self) {
-        let _ = self.events.try_send(Event::Started);
     }
 
     fn note(&self, text: String) {

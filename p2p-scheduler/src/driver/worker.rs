@@ -513,10 +513,6 @@ impl OutputSink for Sink {
         }
     }
 
-    fn started(&self) {
-        self.queue.push(ToClient::Started(self.attempt));
-    }
-
     fn note(&self, mut text: String) {
         text.truncate(text.floor_char_boundary(limits::NOTE_BYTES));
         self.queue.push(ToClient::Note(Note { attempt: self.attempt, text }));

@@ -15,6 +15,9 @@ const BURST: f64 = limits::BOARD_BURST as f64;
 /// Lines that wait for the bucket, at most; the oldest go first, being the least true.
 const WAITING_LINES: usize = 64;
 
+/// So few peers cannot flood a board: they say what they have to say at once (B-03).
+pub(crate) const FEW_PEERS: u32 = 8;
+
 /// A token bucket in front of the board. One token is one line; it fills at this peer's share of
 /// [`limits::BOARD_LINES_PER_S`], and holds [`limits::BOARD_BURST`].
 #[derive(Debug)]
@@ -43,6 +46,16 @@ impl Speaker {
     /// Peers on the board, as far as known; at least 1.
     pub fn peers(&self) -> u32 {
         self.peers
+    }
+
+    /// How long to wait before saying what everybody says at the same occasion, so that the board stays near its rate (B-03): a part, by
+    /// `dice`, of the time in which all peers have had their turn.
+    pub fn spread(&self, dice: u32) -> Duration {
+        if self.peers <= FEW_PEERS {
+            return Duration::ZERO;
+        }
+        let all = f64::from(self.peers) / f64::from(limits::BOARD_LINES_PER_S);
+        Duration::from_secs_f64(all * f64::from(dice) / f64::from(u32::MAX))
     }
 
     /// The line that says `message` now.

@@ -171,7 +171,6 @@ impl Executor for Talker {
             if io.slot.pass().await.is_err() {
                 return AttemptEnd::new(Ended::Cancelled);
             }
-            io.output.started();
             for piece in 0..pieces {
                 let write = io.output.write(Channel::Stdout, vec![0; 64_000], piece + 1 == pieces);
                 let stopped = std::pin::pin!(io.stops.next());
@@ -382,7 +381,6 @@ fn a_stop_reaches_an_executor_that_waits_for_content() {
                 if io.slot.pass().await.is_err() {
                     return AttemptEnd::new(Ended::Cancelled);
                 }
-                io.output.started();
                 let stop = io.stops.next().await;
                 stopped.send(stop).await.unwrap();
                 AttemptEnd::new(Ended::Cancelled)

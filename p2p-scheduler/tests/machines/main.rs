@@ -2,6 +2,8 @@
 
 mod admission;
 mod chaos;
+mod hostile;
+mod rate;
 mod scheduling;
 mod setup;
 mod world;

@@ -170,7 +170,7 @@ impl ClientMachine {
                 let mut lines = Vec::new();
                 self.admission.on_up(&self.me, now, &mut self.speaker, &mut lines);
                 out.extend(lines.into_iter().map(ClientOutput::Publish));
-                self.hello_at = Some(now.at);
+                self.hello_at = Some(now.at + self.speaker.spread(self.rng.next_u32()));
                 self.calls.look_again();
                 self.seek_soon(now);
             }

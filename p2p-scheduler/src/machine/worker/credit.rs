@@ -7,12 +7,12 @@
 use p2p_proto::limits;
 use p2p_proto::link::item::Want;
 
-/// Added to the round trip, microseconds: the time in which both sides gather items into one record.
-const GATHER_US: u64 = 1_000;
+/// Added to the round trip, microseconds: what runs in this time is granted and submitted in one piece, not one by one.
+const GATHER_US: u64 = 5_000;
 /// Taken for the round trip before the client has measured it, microseconds.
 const UNKNOWN_ROUND_TRIP_US: u64 = 1_000;
-/// Below this many tasks in flight the wait saved is under a twentieth of a task, and a task that waits here could run elsewhere.
-const WORTHWHILE: f64 = 0.05;
+/// Below this many tasks in flight little of a task's time is saved, and a task that waits here could run elsewhere.
+const WORTHWHILE: f64 = 0.25;
 /// Weight of the newest run time in the mean, as a fraction of 1.
 const NEWEST: f64 = 0.2;
 
@@ -90,9 +90,11 @@ mod tests {
             (2, None, 0, 0, 1, Some(1)),
             // Ten seconds each, nearby: nothing to hide.
             (2, Some(10_000_000), 300, 2, 100, None),
-            // Ten milliseconds each, nearby: one ahead hides the round trip.
-            (2, Some(10_000), 300, 2, 100, Some(1)),
-            // Ten milliseconds each, 150 ms away: 2 slots x 301 ms / 10 ms.
+            // Fifty milliseconds each, nearby: too little to gain.
+            (2, Some(50_000), 300, 2, 100, None),
+            // Ten milliseconds each, nearby: two ahead, one for each slot.
+            (2, Some(10_000), 300, 2, 100, Some(2)),
+            // Ten milliseconds each, 150 ms away: 2 slots x 305 ms / 10 ms.
             (2, Some(10_000), 150_000, 2, 1000, Some(61)),
             // No-ops: as far ahead as is allowed.
             (2, Some(1), 300, 0, 10_000, Some(1026)),

@@ -8,7 +8,6 @@ use p2p_proto::board::{BoardError, BoardEvent, Line};
 use p2p_proto::ids::{AttemptId, MachineKey, UserName};
 use p2p_proto::link::item::{Finished, Submit};
 use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, ToClient, ToWorker};
-use p2p_proto::task::Ended;
 use p2p_proto::trust::Membership;
 
 use super::super::admission::AdmissionEvent;

@@ -27,12 +27,9 @@ use self::attempts::{Attempts, Withdrawn};
 use self::credit::Demand;
 pub use self::interface::{WorkerInput, WorkerOffer, WorkerOutput, WorkerReport};
 use super::admission::{Admission, AdmissionEvent};
-use super::speaker::Speaker;
+use super::speaker::{FEW_PEERS, Speaker};
 use super::{Me, Now, earliest};
 use crate::LinkId;
-
-/// Peers on a board up to which a seek is answered at once: so few cannot flood it (B-03).
-const ANSWER_AT_ONCE_PEERS: u32 = 8;
 
 /// The worker's machine.
 #[derive(Debug)]
@@ -150,7 +147,7 @@ impl WorkerMachine {
                 self.admission.on_up(&self.me, now, &mut self.speaker, &mut lines);
                 out.extend(lines.into_iter().map(WorkerOutput::Publish));
                 // After a restart everybody comes at once: spread over N/10 s (B-03).
-                self.hello_within(now, self.spread());
+                self.hello_in_turn(now);
             }
             BoardEvent::Line(line) => {
                 if let Ok(envelope) = line.decode() {
@@ -193,7 +190,7 @@ impl WorkerMachine {
         if let Some(event) = event {
             if let AdmissionEvent::Admitted { host, membership, .. } = &event {
                 out.push(WorkerOutput::Save { host: *host, membership: membership.clone() });
-                self.hello_within(now, Duration::ZERO);
+                self.hello_after(now, Duration::ZERO);
             }
             out.push(WorkerOutput::Report(WorkerReport::Admission(event)));
         }
@@ -207,26 +204,27 @@ impl WorkerMachine {
             return;
         }
         let peers = self.speaker.peers();
-        if peers <= ANSWER_AT_ONCE_PEERS || seek.answers >= peers || self.rng.next_u32() % peers < seek.answers {
-            self.hello_within(now, self.spread());
+        if peers <= FEW_PEERS || seek.answers >= peers || self.rng.next_u32() % peers < seek.answers {
+            self.hello_in_turn(now);
         }
     }
 
-    /// Over how long answers of all peers are spread, so that the board stays near its rate (B-03).
-    fn spread(&self) -> Duration {
-        let peers = self.speaker.peers();
-        if peers <= ANSWER_AT_ONCE_PEERS {
-            return Duration::ZERO;
-        }
-        Duration::from_secs_f64(f64::from(peers) / f64::from(limits::BOARD_LINES_PER_S))
+    /// Says hello when its turn among all peers comes, which is at once where they are few.
+    fn hello_in_turn(&mut self, now: Now) {
+        let pause = self.speaker.spread(self.rng.next_u32());
+        self.hello_after(now, pause);
     }
 
-    fn hello_within(&mut self, now: Now, spread: Duration) {
-        if self.draining {
-            return;
+    fn hello_within(&mut self, now: Now, limit: Duration) {
+        let pause = limit.mul_f64(f64::from(self.rng.next_u32()) / f64::from(u32::MAX));
+        self.hello_after(now, pause);
+    }
+
+    fn hello_after(&mut self, now: Now, pause: Duration) {
+        if !self.draining {
+            let at = now.at + pause;
+            self.hello_at = Some(self.hello_at.map_or(at, |earlier| earlier.min(at)));
         }
-        let at = now.at + spread.mul_f64(f64::from(self.rng.next_u32()) / f64::from(u32::MAX));
-        self.hello_at = Some(self.hello_at.map_or(at, |earlier| earlier.min(at)));
     }
 
     /// What is due by now.
