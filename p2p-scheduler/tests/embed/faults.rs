@@ -403,3 +403,23 @@ fn a_stop_reaches_an_executor_that_waits_for_content() {
         assert!(matches!(&outcome, Outcome::Finished { finished, .. } if finished.ended == Ended::Cancelled));
     });
 }
+
+#[test]
+fn links_that_do_not_come_about_are_tried_again_and_hold_up_no_leaving() {
+    run(async {
+        let cluster = Cluster::open("alice/friends", &["bob", "carol"]).unwrap();
+        cluster.net().refuse(true);
+        let worker = cluster.worker("bob", 1, Functions::new().register("echo", Ok)).unwrap();
+        let client = cluster.client("carol").unwrap();
+        let handle = client.submit(Task::function("echo", b"x".to_vec())).await;
+        while !matches!(client.report().await, Some(ClientReport::CallFailed { .. })) {}
+        cluster.net().refuse(false);
+        assert_eq!(value(&handle.outcome().await), b"x");
+        cluster.net().refuse(true);
+        let unfit = client.submit(Task::function("none", Vec::new())).await;
+        client.close().await;
+        assert_eq!(unfit.outcome().await, Outcome::Cancelled);
+        worker.drain();
+        worker.left().await;
+    });
+}

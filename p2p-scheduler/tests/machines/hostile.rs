@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use p2p_proto::ids::AttemptId;
+use p2p_proto::limits;
 use p2p_proto::link::item::{Finished, Note, Open, Pong, Returned, Submit, Want};
 use p2p_proto::link::{ToClient, ToWorker};
 use p2p_proto::task::{Content, Ended, ReturnReason, TaskSpec};
+use p2p_scheduler::Outcome;
 use p2p_scheduler::machine::client::ClientInput;
 use p2p_scheduler::machine::worker::WorkerInput;
 
@@ -116,6 +118,52 @@ fn a_worker_that_keeps_no_rule_ends_no_task_twice_and_stops_nobody() {
         world.kill(mallory);
         world.run_until(Duration::from_secs(120), World::all_done);
     }
+}
+
+#[test]
+fn a_worker_that_hands_everything_back_is_left_alone_in_the_end() {
+    let mut world = World::new(1);
+    world.host(&["bob", "dave", "mallory"]);
+    let (mallory, client) = (world.worker("mallory", 1), world.client("dave"));
+    world.trust_no_credits_of(mallory);
+    world.run_for(SOON);
+    let id = world.submit(client, task(60_000));
+    world.run_until(SOON, |world| world.running(mallory) == 1);
+    let link = world.links_of(client)[0];
+    let mut times = 0;
+    let mut attempt = world.last_attempt();
+    loop {
+        let returned = ToClient::Returned(Returned { attempt, why: ReturnReason::NoCredit });
+        world.client_input(client, ClientInput::Items { link, items: vec![returned, ToClient::Credit(1)] });
+        if world.last_attempt() == attempt {
+            break;
+        }
+        attempt = world.last_attempt();
+        times += 1;
+        assert!(times < 1000, "a task goes to and fro for ever");
+    }
+    world.worker("bob", 1);
+    world.run_until(Duration::from_secs(120), |world| world.outcome(client, id).is_some());
+    assert!(world.outcome(client, id).unwrap().is_success());
+}
+
+#[test]
+fn a_task_that_ends_every_worker_before_it_says_so_is_given_up() {
+    let mut world = World::new(1);
+    world.host(&["bob", "dave"]);
+    let client = world.client("dave");
+    let id = world.submit(client, task(60_000));
+    for _ in 0..100 {
+        if world.outcome(client, id).is_some() {
+            break;
+        }
+        let worker = world.worker("bob", 1);
+        world.run_until(Duration::from_secs(120), |world| world.running(worker) == 1);
+        world.kill(worker);
+        world.run_for(SOON);
+    }
+    assert!(matches!(world.outcome(client, id), Some(Outcome::Lost { .. })), "{:?}", world.outcome(client, id));
+    assert!(world.runs(client, id) > limits::LOSSES, "what may not have run is no loss yet");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use p2p_proto::board::{BoardError, BoardEvent, Envelope, Line, Message};
 use p2p_proto::ids::{MachineKey, PeerName, ProcessKey, TaskId};
 use p2p_proto::link::item::{Open, Returned, Submit};
 use p2p_proto::link::{LinkError, LinkPath, ToClient, ToWorker};
-use p2p_proto::task::{ReturnReason, TaskSpec};
+use p2p_proto::task::TaskSpec;
 use p2p_proto::trust::Membership;
 use p2p_proto::{VERSION, limits};
 use rand_chacha::ChaCha20Rng;
@@ -343,8 +343,11 @@ impl ClientMachine {
         let Some(worker) = self.workers.remove(link) else { return };
         let had_tasks = !worker.attempts.is_empty();
         let mut again = 0;
-        for (attempt, task) in worker.attempts {
-            match self.tasks.on_lost(task, attempt) {
+        // In the order in which the worker had them: it runs the first ones first.
+        let mut attempts: Vec<_> = worker.attempts.into_iter().collect();
+        attempts.sort_unstable();
+        for (at, (attempt, task)) in attempts.into_iter().enumerate() {
+            match self.tasks.on_lost(task, attempt, at < worker.slots as usize) {
                 Some(Lost::Again) => {
                     again += 1;
                     out.push(ClientOutput::Withdraw { task, attempt });
@@ -392,6 +395,7 @@ impl ClientMachine {
             }
             ToClient::Finished(finished) => {
                 let name = worker.name.clone();
+                worker.returns = 0;
                 self.calls.forget_failures(worker.process);
                 if let Some(task) = self.workers.on_ended(now, link, finished.attempt)
                     && self.tasks.on_finished(task, finished.attempt)
@@ -418,9 +422,8 @@ impl ClientMachine {
     fn on_returned(&mut self, now: Now, link: LinkId, returned: Returned, out: &mut Vec<ClientOutput>) {
         let attempt = returned.attempt;
         let Some(task) = self.workers.on_ended(now, link, attempt) else { return };
-        if returned.why == ReturnReason::Mismatch
-            && let Some(class) = self.tasks.class_of(task)
-        {
+        let never_takes = self.workers.on_returned(link, returned.why);
+        if never_takes && let Some(class) = self.tasks.class_of(task) {
             self.workers.exclude(link, class, &self.tasks);
             self.calls.look_again();
         }

@@ -45,6 +45,8 @@ struct Task {
     started: bool,
     cancelled: bool,
     losses: u32,
+    /// Times that it was lost when it may have run, without a word from its worker.
+    silent_losses: u32,
 }
 
 /// Where a task is.
@@ -75,6 +77,8 @@ pub(super) enum Lost {
     },
 }
 
+/// Silent losses of a task before it is given up.
+const SILENT_LOSSES: u32 = 10;
 /// Cancelled tasks that a queue may hold beyond as many as wait in it, before it is swept.
 const SWEEP: usize = 64;
 
@@ -92,7 +96,8 @@ impl Tasks {
             self.classes.push(Class { needs, queue: VecDeque::new(), waiting: 0, unfinished: 0 });
             class
         });
-        let task = Task { spec, class, place: Place::Queued, started: false, cancelled: false, losses: 0 };
+        let task =
+            Task { spec, class, place: Place::Queued, started: false, cancelled: false, losses: 0, silent_losses: 0 };
         self.tasks.insert(id, task);
         self.classes[class.0].unfinished += 1;
         self.queue(class, id, VecDeque::push_back);
@@ -173,17 +178,23 @@ impl Tasks {
         current
     }
 
-    /// The attempt's link broke. It counts as a loss only if it ran.
-    pub(super) fn on_lost(&mut self, id: TaskId, attempt: AttemptId) -> Option<Lost> {
+    /// The attempt's link broke. It counts as a loss if it ran; one that only `may_have_run`, because it was among the first that its
+    /// worker had, counts less: a task that ends every worker before that can say so must not go on for ever.
+    pub(super) fn on_lost(&mut self, id: TaskId, attempt: AttemptId, may_have_run: bool) -> Option<Lost> {
         let task = self.current(id, attempt)?;
-        let losses = task.losses + u32::from(task.started);
+        if task.started {
+            task.losses += 1;
+        } else if may_have_run {
+            task.silent_losses += 1;
+        }
         // Whether a `--once` task ran is not known: its `Started` may have been lost with the link. Nor can a stream be read twice.
         let never_again = task.spec.once || (task.started && task.spec.stdin);
-        if !task.cancelled && (never_again || losses >= limits::LOSSES) {
+        let too_often = task.losses >= limits::LOSSES || task.silent_losses >= SILENT_LOSSES;
+        if !task.cancelled && (never_again || too_often) {
+            let losses = (task.losses + task.silent_losses).max(1);
             self.remove(id);
-            return Some(Lost::Final { losses: losses.max(1) });
+            return Some(Lost::Final { losses });
         }
-        task.losses = losses;
         Some(self.again(id))
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use p2p_proto::ids::{AttemptId, PeerName, ProcessKey, TaskId};
 use p2p_proto::link::LinkPath;
 use p2p_proto::link::item::{Pong, Want};
+use p2p_proto::task::ReturnReason;
 
 use super::tasks::{ClassId, Tasks};
 use crate::LinkId;
@@ -14,6 +15,10 @@ use crate::machine::directory::Present;
 
 /// How finely load is compared: attempts per slot in 1/1024.
 const LOAD_UNIT: u64 = 1024;
+
+/// Attempts that a worker may hand back without finishing one, before it gets no more of that kind. Honest ones hand
+/// much back only when they leave, and say so first.
+const RETURNS: u32 = 256;
 
 /// One linked worker.
 #[derive(Debug)]
@@ -27,6 +32,8 @@ pub(super) struct Worker {
     pub(super) draining: bool,
     pub(super) round_trip: Option<Duration>,
     pub(super) load: Option<Pong>,
+    /// Attempts that it handed back since the last one that it finished.
+    pub(super) returns: u32,
     credits: u32,
     /// What it believes that waits: the last `Want`, less what it was sent since.
     told: Want,
@@ -60,6 +67,7 @@ impl Workers {
             draining: false,
             round_trip: None,
             load: None,
+            returns: 0,
             credits: 0,
             told: Want::default(),
             fits: Vec::new(),
@@ -129,6 +137,14 @@ impl Workers {
     pub(super) fn slots_for(&self, classes: impl Iterator<Item = ClassId> + Clone) -> u32 {
         let fitting = self.links.values().filter(|worker| classes.clone().any(|class| worker.fits(class)));
         fitting.map(|worker| worker.slots).fold(0, u32::saturating_add)
+    }
+
+    /// It handed an attempt back. Returns whether it is of no use for such tasks: it says so, or has grown tiresome.
+    pub(super) fn on_returned(&mut self, link: LinkId, why: ReturnReason) -> bool {
+        let Some(worker) = self.links.get_mut(&link) else { return false };
+        // What was cancelled comes back because it was asked for.
+        worker.returns += u32::from(why != ReturnReason::Cancelled);
+        why == ReturnReason::Mismatch || worker.returns >= RETURNS
     }
 
     /// It offered this and does not take it: asking again would go round in circles.

@@ -125,7 +125,7 @@ impl Attempts {
     }
 
     /// What runs for long enough by now to be announced.
-    pub(super) fn to_announce(&mut self, at: Duration) -> Vec<(LinkId, AttemptId)> {
+    pub(super) fn due_announcements(&mut self, at: Duration) -> Vec<(LinkId, AttemptId)> {
         let mut due = Vec::new();
         while let Some((when, link, attempt)) = self.announcements.front().copied() {
             let runs = self.running.contains_key(&(link, attempt));
@@ -319,11 +319,11 @@ mod tests {
             attempts.queue(A, AttemptId(id), 1, stdin);
             attempts.next_to_run(AT);
         }
-        assert_eq!(attempts.to_announce(AT), [(A, AttemptId(2))], "its stdin waits for it");
+        assert_eq!(attempts.due_announcements(AT), [(A, AttemptId(2))], "its stdin waits for it");
         attempts.on_ended(A, AttemptId(0));
         let later = attempts.wake_at().unwrap();
         assert_eq!(later, AT + ANNOUNCE_AFTER);
-        assert_eq!(attempts.to_announce(later), [(A, AttemptId(1))]);
+        assert_eq!(attempts.due_announcements(later), [(A, AttemptId(1))]);
         assert_eq!(attempts.wake_at(), None);
     }
 }

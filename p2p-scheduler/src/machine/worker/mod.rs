@@ -381,7 +381,7 @@ impl WorkerMachine {
         while let Some((link, attempt)) = self.attempts.next_to_run(now.at) {
             out.push(WorkerOutput::Run(link, attempt));
         }
-        for (link, attempt) in self.attempts.to_announce(now.at) {
+        for (link, attempt) in self.attempts.due_announcements(now.at) {
             out.push(WorkerOutput::Send(link, ToClient::Started(attempt)));
         }
     }
