@@ -3,7 +3,7 @@
 //! 1. [`sources`] reads values as they come, and combines those of several sources into rows.
 //! 2. [`plan`] makes a task of each row, with [`template`] and [`shell`], in a thread of its own that never runs far ahead ([`feed`]).
 //! 3. [`follow`] waits for one task, and keeps what it prints in a [`spool`].
-//! 4. [`print`] prints whole tasks, one after the other; [`summary`] counts them and lists what failed; [`progress`] draws the bar.
+//! 4. [`mod@print`] prints whole tasks, one after the other; [`summary`] counts them and lists what failed; [`progress`] draws the bar.
 
 pub mod feed;
 pub mod follow;

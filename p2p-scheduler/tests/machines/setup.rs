@@ -213,9 +213,9 @@ fn forged_answers_spoil_nothing() {
     let since = world.said.len();
     world.run_for(Duration::from_millis(100));
     let called = said(&world, client, since.min(world.said.len())).into_iter().chain(said(&world, client, 0));
-    let setup =
+    let mut setup =
         called.filter_map(|message| if let Message::Connect(connect) = message { Some(connect.setup) } else { None });
-    let setup = setup.last().expect("the client has called");
+    let setup = setup.next_back().expect("the client has called");
     let (caller, callee) = (world.me_of(client).keys().process, world.me_of(worker).keys().process);
     for noise in [vec![], vec![7; 48], vec![9; 2000]] {
         let forged = Ready { caller, callee, setup, noise };
