@@ -17,7 +17,9 @@ use p2p_proto::ids::{AttemptId, PeerName, TaskId};
 use p2p_proto::limits;
 use p2p_proto::link::ToWorker;
 use p2p_proto::link::item::{Channel, Data, Taken};
-use p2p_proto::task::{COMMAND_RUNTIME, Command, Content, Failure, File, TaskSpec, check_file_name, check_file_size};
+use p2p_proto::task::{
+    COMMAND_RUNTIME, Command, Content, Failure, FailureKind, File, TaskSpec, check_file_name, check_file_size,
+};
 
 use super::client::ClientInner;
 use super::{LinkQueue, lock};
@@ -35,6 +37,8 @@ pub struct Task {
     pub(crate) spec: TaskSpec,
     pub(crate) sources: Vec<(Channel, Source)>,
     inline: u64,
+    /// Bytes of all file names.
+    names: usize,
 }
 
 /// Where streamed content comes from.
@@ -61,7 +65,7 @@ impl Task {
     /// A task for `runtime` with this input.
     pub fn new(runtime: &str, payload: Vec<u8>) -> Self {
         let spec = TaskSpec { runtime: runtime.to_owned(), ..TaskSpec::default() };
-        let mut task = Self { spec, sources: Vec::new(), inline: 0 };
+        let mut task = Self { spec, sources: Vec::new(), inline: 0, names: 0 };
         if payload.len() <= limits::PAYLOAD_BYTES {
             task.inline = payload.len() as u64;
             task.spec.payload = Content::Inline(payload);
@@ -96,8 +100,7 @@ impl Task {
     /// # Errors
     /// A [`Failure`] that says why that file cannot travel: unreadable, no regular file, too large, or a bad name.
     pub fn input(mut self, name: &str, path: &Path) -> Result<Self, Failure> {
-        use p2p_proto::task::FailureKind;
-        check_file_name(name)?;
+        self.add_name(name)?;
         let shown = path.display();
         let unreadable = |fault: std::io::Error| {
             Failure::new(
@@ -118,7 +121,11 @@ impl Task {
         };
         let content = if self.inline + metadata.len() <= INLINE_TOTAL_BYTES {
             let bytes = std::fs::read(path).map_err(unreadable)?;
-            self.inline += bytes.len() as u64;
+            if bytes.len() as u64 != metadata.len() {
+                let message = format!("the input file {shown} changed while it was read: try again when it is at rest");
+                return Err(Failure::new(FailureKind::Other, message));
+            }
+            self.inline += metadata.len();
             Content::Inline(bytes)
         } else {
             // Opened now, so that a missing right is told at once and not in the middle of the work.
@@ -133,11 +140,29 @@ impl Task {
     /// Brings the files back that this relative name or pattern matches.
     ///
     /// # Errors
-    /// A [`Failure`] when the name leads out of the scratch folder.
+    /// A [`Failure`] when the name leads out of the scratch folder, or there are too many.
     pub fn output(mut self, pattern: &str) -> Result<Self, Failure> {
-        check_file_name(pattern)?;
+        self.add_name(pattern)?;
+        if self.spec.outputs.len() >= limits::FILES {
+            let message = format!("a task may have at most {} names or patterns of output files", limits::FILES);
+            return Err(Failure::new(FailureKind::TooLarge, message));
+        }
         self.spec.outputs.push(pattern.to_owned());
         Ok(self)
+    }
+
+    /// All names travel in one item: there is room for so many bytes of them.
+    fn add_name(&mut self, name: &str) -> Result<(), Failure> {
+        check_file_name(name)?;
+        self.names += name.len();
+        if self.names > limits::FILE_NAMES_BYTES {
+            let message = format!(
+                "the file names of one task may have {} bytes together: shorten them, or use patterns or several tasks",
+                limits::FILE_NAMES_BYTES
+            );
+            return Err(Failure::new(FailureKind::TooLarge, message));
+        }
+        Ok(())
     }
 
     /// Streams `reader` to the command's stdin. Such a task cannot be started again once it ran.
@@ -540,4 +565,24 @@ enum Pumped {
     Void,
     /// This machine cannot read it.
     Unreadable(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_not_fit_one_item_are_refused_when_the_task_is_made() {
+        let mut task = Ok(Task::new("command", Vec::new()));
+        for index in 0..limits::FILES {
+            task = task.and_then(|task| task.output(&format!("{index}")));
+        }
+        assert_eq!(task.unwrap().output("one-more").unwrap_err().kind, FailureKind::TooLarge);
+        let long = "x".repeat(limits::FILE_NAME_BYTES);
+        let mut task = Ok(Task::new("command", Vec::new()));
+        for _ in 0..=limits::FILE_NAMES_BYTES / long.len() {
+            task = task.and_then(|task| task.output(&long));
+        }
+        assert_eq!(task.unwrap_err().kind, FailureKind::TooLarge);
+    }
 }
