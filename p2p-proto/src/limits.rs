@@ -105,3 +105,5 @@ pub const BEAT_INTERVAL: Duration = Duration::from_secs(30);
 pub const BOARD_LINES_PER_S: u32 = 10;
 /// Lines that one peer may send at once before its share of [`BOARD_LINES_PER_S`] applies (B-03).
 pub const BOARD_BURST: u32 = 16;
+/// The same among so few peers that together they cannot flood a board: room for some twenty commands in a row.
+pub const BOARD_BURST_AMONG_FEW: u32 = 64;

@@ -10,8 +10,6 @@ use p2p_proto::limits;
 use super::Now;
 use super::bucket::Bucket;
 
-/// [`limits::BOARD_BURST`] as the bucket counts.
-const BURST: f64 = limits::BOARD_BURST as f64;
 /// Lines that wait for the bucket, at most; the oldest go first, being the least true.
 const WAITING_LINES: usize = 64;
 
@@ -19,7 +17,7 @@ const WAITING_LINES: usize = 64;
 pub(crate) const FEW_PEERS: u32 = 8;
 
 /// A token bucket in front of the board. One token is one line; it fills at this peer's share of
-/// [`limits::BOARD_LINES_PER_S`], and holds [`limits::BOARD_BURST`].
+/// [`limits::BOARD_LINES_PER_S`], and holds [`limits::BOARD_BURST`] or, among few, [`limits::BOARD_BURST_AMONG_FEW`].
 #[derive(Debug)]
 pub struct Speaker {
     name: PeerName,
@@ -33,7 +31,8 @@ pub struct Speaker {
 impl Speaker {
     /// A speaker with a full bucket.
     pub fn new(name: PeerName) -> Self {
-        Self { name, sequence: 0, peers: 1, bucket: Bucket::full(BURST), waiting: VecDeque::new() }
+        let bucket = Bucket::full(f64::from(limits::BOARD_BURST_AMONG_FEW));
+        Self { name, sequence: 0, peers: 1, bucket, waiting: VecDeque::new() }
     }
 
     /// The board has this many peers: each gets an equal share.
@@ -73,7 +72,7 @@ impl Speaker {
 
     /// Whether more than half of what may be said at once is still unsaid.
     pub fn is_quiet(&self, now: Now) -> bool {
-        self.waiting.is_empty() && self.bucket.level(now.at, self.rate(), BURST) > BURST / 2.0
+        self.waiting.is_empty() && self.bucket.level(now.at, self.rate(), self.burst()) > self.burst() / 2.0
     }
 
     /// Says `message` if [`Speaker::is_quiet`]: for what strangers can cause. Returns whether it was said.
@@ -96,7 +95,7 @@ impl Speaker {
 
     /// Says what the bucket allows by now.
     pub fn on_tick(&mut self, now: Now, out: &mut Vec<Line>) {
-        self.bucket.fill(now.at, self.rate(), BURST);
+        self.bucket.fill(now.at, self.rate(), self.burst());
         while !self.waiting.is_empty() && self.bucket.take() {
             out.extend(self.waiting.pop_front());
         }
@@ -105,6 +104,11 @@ impl Speaker {
     /// When the next waiting line may be said.
     pub fn wake_at(&self) -> Option<Duration> {
         (!self.waiting.is_empty()).then(|| self.bucket.next_at(self.rate()))
+    }
+
+    fn burst(&self) -> f64 {
+        let few = self.peers <= FEW_PEERS;
+        f64::from(if few { limits::BOARD_BURST_AMONG_FEW } else { limits::BOARD_BURST })
     }
 
     fn rate(&self) -> f64 {

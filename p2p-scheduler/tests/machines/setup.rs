@@ -200,7 +200,7 @@ fn a_flood_of_strangers_calls_leaves_the_board_to_members() {
         world.inject(worker, line(&world, client, Message::Connect(spoiled)));
     }
     let refused = refusals(&world, worker, since).len();
-    assert!(refused <= limits::BOARD_BURST as usize / 2, "{refused} lines were spent on strangers");
+    assert!(refused <= limits::BOARD_BURST_AMONG_FEW as usize / 2, "{refused} lines were spent on strangers");
     world.submit(client, task(1));
     world.run_until(Duration::from_secs(20), World::all_done);
 }

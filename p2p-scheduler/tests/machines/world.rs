@@ -87,6 +87,8 @@ pub(crate) struct World {
     dials: HashMap<[u8; 32], Dial>,
     wires: Vec<Wire>,
     wired: HashMap<End, usize>,
+    /// The wire that an end has or had: a worker may start what is here before it hears that the link was cut.
+    wire_of: HashMap<End, usize>,
     /// Slots that it takes and how long it will run.
     staged: HashMap<(End, AttemptId), (u32, Duration)>,
     /// Slots that it takes and since when it runs.
@@ -116,6 +118,7 @@ impl World {
             dials: HashMap::new(),
             wires: Vec::new(),
             wired: HashMap::new(),
+            wire_of: HashMap::new(),
             staged: HashMap::new(),
             running: HashMap::new(),
             credits: HashMap::new(),
@@ -666,6 +669,7 @@ impl World {
         self.wires.push(Wire { ends: [end, other.end], cut: false });
         for end in [end, other.end] {
             self.wired.insert(end, wire);
+            self.wire_of.insert(end, wire);
             self.later(LINK_LATENCY, Happening::LinkUp(end));
         }
     }
@@ -690,7 +694,7 @@ impl World {
 
     fn run(&mut self, end: End, attempt: AttemptId) {
         let (cpus, time) = self.staged.remove(&(end, attempt)).expect("what runs was staged before");
-        let wire = &self.wires[self.wired[&end]];
+        let wire = &self.wires[self.wire_of[&end]];
         let client = wire.ends.into_iter().find(|other| *other != end).unwrap().0;
         if !self.forged.contains(&(client, attempt)) {
             let task = self.attempts[&(client, attempt)];
