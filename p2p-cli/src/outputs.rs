@@ -56,7 +56,9 @@ impl Wanted {
     }
 
     fn is(&self, name: &str) -> bool {
-        self.name == name || self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(name))
+        // As on a worker: a pattern without a dot part means no hidden file. A worker that lies could plant a .bashrc otherwise.
+        let matches = |pattern: &GlobMatcher| pattern.is_match(name) && (hidden(&self.name) || !hidden(name));
+        self.name == name || self.pattern.as_ref().is_some_and(matches)
     }
 }
 
@@ -148,6 +150,11 @@ impl Outputs {
     }
 }
 
+/// Whether a part of it begins with a dot.
+fn hidden(name: &str) -> bool {
+    name.split('/').any(|part| part.starts_with('.'))
+}
+
 /// Renames it into place; where that cannot be, as between two disks, a copy is.
 fn persist(part: NamedTempFile, path: &Path) -> io::Result<()> {
     let Err(fault) = part.persist(path) else { return Ok(()) };
@@ -191,4 +198,39 @@ fn umask() -> u32 {
 fn cannot_write(path: &Path, fault: &io::Error) -> Trouble {
     let words = format!("{} cannot be written: {fault}; check the folder's rights and room", path.display());
     Trouble::new(Code::CannotWrite, words)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn is(pattern: &str, name: &str) -> bool {
+        Wanted::pattern(pattern.to_owned(), PathBuf::new()).unwrap().is(name)
+    }
+
+    #[test]
+    fn a_worker_that_lies_plants_no_hidden_files() {
+        for (pattern, name) in [
+            ("*", ".bashrc"),
+            ("?bashrc", ".bashrc"),
+            ("[!a]bashrc", ".bashrc"),
+            ("[.]bashrc", ".bashrc"),
+            ("**", ".ssh/authorized_keys"),
+            ("**", "out/.ssh/authorized_keys"),
+            ("**/*_keys", ".ssh/authorized_keys"),
+            ("out/*", "out/.profile"),
+        ] {
+            assert!(!is(pattern, name), "{pattern} took {name}");
+        }
+    }
+
+    #[test]
+    fn hidden_files_come_back_when_they_are_named() {
+        for (pattern, name) in
+            [(".bashrc", ".bashrc"), (".*", ".bashrc"), ("out/.*/x", "out/.cache/x"), ("**", "out/x.log"), ("*", "a.b")]
+        {
+            assert!(is(pattern, name), "{pattern} did not take {name}");
+        }
+    }
 }
