@@ -3,20 +3,22 @@
 //! Files are written whole and put in place by renaming, so that a crash leaves the old or the new one.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use p2p_proto::ids::{ClusterName, MachineKey, UserName};
 use p2p_proto::trust::{Identity, Membership};
 use p2p_scheduler::TrustStore;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
 use serde::{Deserialize, Serialize};
 
 use crate::trouble::{Code, Trouble};
 
 const IDENTITY_FILE: &str = "identity.key";
 const CLUSTERS_FOLDER: &str = "clusters";
+const LOCK_FILE: &str = ".lock";
 /// A cluster's file, bytes: far above what thousands of friends need.
 const CLUSTER_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -24,7 +26,6 @@ const CLUSTER_FILE_BYTES: u64 = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Home {
     folder: PathBuf,
-    writing: Mutex<()>,
 }
 
 /// What is trusted in one cluster.
@@ -53,7 +54,7 @@ impl Home {
                 .map(|dirs| dirs.config_dir().to_owned())
                 .ok_or_else(|| Trouble::new(Code::System, "no home folder is known: name a folder with --home DIR"))?,
         };
-        let home = Self { folder, writing: Mutex::new(()) };
+        let home = Self { folder };
         make_folder(&home.folder.join(CLUSTERS_FOLDER))
             .map_err(|fault| home.trouble("the folder of keys cannot be made", &home.folder, &fault))?;
         Ok(home)
@@ -109,13 +110,27 @@ impl Home {
 
     /// Changes what is trusted in a cluster.
     pub fn change(&self, cluster: &ClusterName, change: impl FnOnce(&mut Trusted)) -> Result<(), Trouble> {
-        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.lock()?;
         let mut trusted = self.trusted(cluster)?;
         change(&mut trusted);
         let path = self.cluster_file(cluster);
         let text = serde_json::to_vec_pretty(&trusted)
             .map_err(|fault| Trouble::system("what is trusted cannot be written", fault))?;
         replace(&path, &text).map_err(|fault| self.trouble("what is trusted cannot be kept", &path, &fault))
+    }
+
+    /// Held while a file is changed: a host and her client are two processes with one folder.
+    fn lock(&self) -> Result<File, Trouble> {
+        let path = self.folder.join(CLUSTERS_FOLDER).join(LOCK_FILE);
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let locked = options.open(&path).and_then(|file| {
+            retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))?;
+            Ok(file)
+        });
+        locked.map_err(|fault| self.trouble("what is trusted cannot be locked", &path, &fault))
     }
 
     /// The clusters of which something is kept.
@@ -247,4 +262,30 @@ fn check_private(path: &Path) -> Result<(), Trouble> {
 #[cfg(not(unix))]
 fn check_private(_: &Path) -> Result<(), Trouble> {
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_of_several_processes_all_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster: ClusterName = "alice/friends".parse().unwrap();
+        // A lock belongs to an open file: threads that each open it are to one another as processes are.
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let home = Home::open(Some(folder.path())).unwrap();
+                    for _ in 0..25 {
+                        home.change(&cluster, |trusted| trusted.serial += 1).unwrap();
+                    }
+                });
+            }
+        });
+        let home = Home::open(Some(folder.path())).unwrap();
+        assert_eq!(home.trusted(&cluster).unwrap().serial, 200);
+        assert_eq!(home.clusters().unwrap(), [cluster]);
+    }
 }
