@@ -6,13 +6,15 @@
 use std::collections::HashMap;
 
 use p2p_proto::error::ProtoError;
-use p2p_proto::limits::{CHANNEL_WINDOW_BYTES, FILES};
+use p2p_proto::limits::{CHANNEL_WINDOW_BYTES, FILE_BYTES, FILES};
 use p2p_proto::link::item::Channel;
 
 /// What may be under way on all channels of one attempt together, bytes.
 const ATTEMPT_WINDOW_BYTES: u64 = 4 * CHANNEL_WINDOW_BYTES;
 /// Channels of one attempt, one way: its files, and what it has beside them.
 const CHANNELS: usize = FILES + 8;
+/// Pieces of one attempt that wait for their reader: each takes room beside its bytes, however few those are.
+const PIECES: u64 = 65_536;
 
 /// The writer's side of an attempt.
 #[derive(Debug, Default)]
@@ -55,6 +57,7 @@ impl Outflow {
 pub(crate) struct Inflow {
     channels: HashMap<Channel, Received>,
     waiting: u64,
+    pieces: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,20 +85,28 @@ impl Inflow {
         of.received += bytes as u64;
         of.ended = end;
         self.waiting += bytes as u64;
-        let limits = [(of.received - of.taken, CHANNEL_WINDOW_BYTES), (self.waiting, ATTEMPT_WINDOW_BYTES)];
-        for (found, limit) in limits {
+        self.pieces += 1;
+        let endless = matches!(channel, Channel::Stdin | Channel::Stdout | Channel::Stderr);
+        let limits = [
+            ("data beyond its window", of.received - of.taken, CHANNEL_WINDOW_BYTES),
+            ("data beyond its window", self.waiting, ATTEMPT_WINDOW_BYTES),
+            ("pieces that wait", self.pieces, PIECES),
+            ("the bytes of a file or value", if endless { 0 } else { of.received }, FILE_BYTES),
+        ];
+        for (what, found, limit) in limits {
             if found > limit {
-                return Err(ProtoError::Bounds { what: "data beyond its window", found, limit });
+                return Err(ProtoError::Bounds { what, found, limit });
             }
         }
         Ok(bytes > 0 || end)
     }
 
-    /// Bytes of a channel were put where they belong. Returns the total to tell the writer, once that is worth a message: a quarter of
+    /// A piece of a channel, of so many bytes, was put where it belongs. Returns the total to tell the writer, once that is worth a message: a quarter of
     /// the window, or the end of the channel.
     pub(crate) fn on_taken(&mut self, channel: Channel, bytes: u64) -> Option<u64> {
         let of = self.channels.get_mut(&channel)?;
         let taken = (of.taken + bytes).min(of.received);
+        self.pieces = self.pieces.saturating_sub(1);
         self.waiting -= taken - of.taken;
         of.taken = taken;
         let all = of.ended && of.taken == of.received;
@@ -167,5 +178,22 @@ mod tests {
         assert!(!reader.on_received(A, 0, false).unwrap(), "nothing is no event, however often it comes");
         assert!(reader.on_received(A, 0, true).unwrap());
         assert!(reader.on_received(A, 1, true).is_err());
+    }
+
+    #[test]
+    fn a_reader_bounds_pieces_and_files_whatever_their_writer_does() {
+        let mut reader = Inflow::default();
+        let mut pieces = 0;
+        while reader.on_received(Channel::Stdout, 1, false).is_ok() {
+            pieces += 1;
+        }
+        assert_eq!(pieces, PIECES, "tiny pieces fill memory before they fill the window");
+        let mut reader = Inflow::default();
+        let mut received = 0;
+        while reader.on_received(Channel::Output(0), 64_000, false).is_ok() {
+            reader.on_taken(Channel::Output(0), 64_000);
+            received += 64_000;
+        }
+        assert!(received <= FILE_BYTES && received + 64_000 > FILE_BYTES, "{received} bytes of one file were taken");
     }
 }

@@ -6,6 +6,7 @@ use super::TransitKey;
 use super::hints::Hints;
 use crate::codec;
 use crate::error::ProtoError;
+use crate::ids::SetupId;
 use crate::trust::Credentials;
 
 /// Inside message 1, for the callee's eyes only.
@@ -17,6 +18,9 @@ pub struct Call {
     /// Which connection of these two processes this will be; the higher one wins (L-05).
     #[serde(rename = "e")]
     pub epoch: u32,
+    /// The caller's counter, as it stands outside on the `connect`, where anybody could change it.
+    #[serde(rename = "i")]
+    pub setup: SetupId,
     /// How to reach the caller.
     #[serde(rename = "h")]
     pub hints: Hints,

@@ -195,7 +195,12 @@ fn hints() -> impl Strategy<Value = Hints> {
 }
 
 pub(crate) fn call() -> impl Strategy<Value = Call> {
-    (credentials(), any::<u32>(), hints()).prop_map(|(credentials, epoch, hints)| Call { credentials, epoch, hints })
+    (credentials(), any::<u32>(), any::<u64>(), hints()).prop_map(|(credentials, epoch, setup, hints)| Call {
+        credentials,
+        epoch,
+        setup: SetupId(setup),
+        hints,
+    })
 }
 
 pub(crate) fn answer() -> impl Strategy<Value = Answer> {

@@ -66,7 +66,7 @@ fn hints() -> Hints {
 }
 
 fn call() -> Vec<u8> {
-    Call { credentials: credentials(), epoch: u32::MAX, hints: hints() }.to_cbor()
+    Call { credentials: credentials(), epoch: u32::MAX, setup: SetupId(u64::MAX), hints: hints() }.to_cbor()
 }
 
 /// The longest of each kind.

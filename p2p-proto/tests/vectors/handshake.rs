@@ -1,5 +1,6 @@
 //! One link set-up from its first message to its first records, with fixed entropy.
 
+use p2p_proto::ids::SetupId;
 use p2p_proto::link::handshake::{Called, Calling, PATTERN, Parties, Sealer, Session};
 use p2p_proto::link::setup::{Answer, Call};
 use p2p_proto::link::{Hint, Hints, TransitKey};
@@ -105,7 +106,7 @@ pub(crate) fn call() -> Call {
         Hint::Direct("[2001:db8::7]:40002".parse().unwrap()),
         Hint::Relay { host: "relay.example".into(), port: 4001 },
     ];
-    Call { credentials: carol().credentials(), epoch: 1, hints: Hints(hints) }
+    Call { credentials: carol().credentials(), epoch: 1, setup: SetupId(1), hints: Hints(hints) }
 }
 
 pub(crate) fn answer() -> Answer {

@@ -439,6 +439,10 @@ fn keep_in_record(finished: &mut Finished) {
 fn on_data(core: &mut Core, link: LinkId, data: Data) -> Result<(), ProtoError> {
     // One that ended already wants no more of its input.
     let Some(attempt) = core.attempts.get_mut(&(link, data.attempt)) else { return Ok(()) };
+    if matches!(attempt.stage, Stage::Waiting(_)) {
+        // Nothing streams into it before it runs: what came would only fill memory, for each of a thousand that wait.
+        return Err(ProtoError::Malformed("data that nobody asked for".to_owned()));
+    }
     let Data { channel, bytes, end, .. } = data;
     if attempt.inflow.on_received(channel, bytes.len(), end)? {
         attempt.handle.content(Piece { channel, bytes, end });

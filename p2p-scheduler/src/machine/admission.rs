@@ -147,6 +147,10 @@ impl Admission {
         if claims.user != me.user || claims.machine != me.identity.machine_key() {
             return None;
         }
+        // An old signature that somebody plays again must not shorten the life of a newer one.
+        if self.held.as_ref().is_some_and(|held| held.claims.host == claims.host && held.claims.until >= claims.until) {
+            return None;
+        }
         let first_sight = self.host.is_none();
         let host = claims.host;
         self.host = Some(host);

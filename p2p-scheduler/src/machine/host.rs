@@ -2,7 +2,7 @@
 //!
 //! She signs the first machine key that claims a listed name and refuses another one for the same name (T-01).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use p2p_proto::board::message::{Admit, Beat, Claim, Deny, DenyReason};
@@ -91,6 +91,8 @@ pub struct HostMachine {
     bound: BTreeMap<UserName, MachineKey>,
     serial: u64,
     speaker: Speaker,
+    /// The last signature for each process.
+    signed: HashMap<ProcessKey, (MembershipClaims, Membership)>,
     directory: Directory,
     up: bool,
     beat_at: Option<Duration>,
@@ -112,7 +114,8 @@ impl HostMachine {
         listed.insert(me.user.clone());
         let speaker = Speaker::new(me.name.clone());
         let directory = Directory::default();
-        Self { me, listed, bound, serial, speaker, directory, up: false, beat_at: None, beaten_at: None }
+        let signed = HashMap::new();
+        Self { me, listed, bound, serial, speaker, signed, directory, up: false, beat_at: None, beaten_at: None }
     }
 
     /// Takes one input.
@@ -193,6 +196,11 @@ impl HostMachine {
         let process = claim.keys.process;
         match self.judge(now, &name, &claim) {
             Ok(()) => {
+                if let Some(membership) = self.signed_lately(now, &claim) {
+                    // Asked again, or heard again: anybody can repeat a line. The same answer costs no signature and no bookkeeping.
+                    self.speaker.say_if_quiet(now, Message::Admit(Admit { process, membership }), lines);
+                    return;
+                }
                 let first_time = self.bound.insert(claim.user.clone(), claim.keys.machine).is_none();
                 self.serial += 1;
                 let claims = MembershipClaims {
@@ -204,6 +212,10 @@ impl HostMachine {
                     until: now.unix + limits::MEMBERSHIP_TTL.as_secs(),
                 };
                 let membership = Membership::sign(&self.me.identity, &self.me.cluster, &claims);
+                if self.signed.len() >= limits::DIRECTORY_PEERS {
+                    self.signed.clear();
+                }
+                self.signed.insert(process, (claims, membership.clone()));
                 self.speaker.say(now, Message::Admit(Admit { process, membership }), lines);
                 let (user, machine, serial) = (claim.user, claim.keys.machine, self.serial);
                 out.push(HostOutput::Bind { user, machine, serial });
@@ -217,6 +229,14 @@ impl HostMachine {
                 }
             }
         }
+    }
+
+    /// What was signed for the same process and machine, while less than a quarter of its life has passed.
+    fn signed_lately(&self, now: Now, claim: &Claim) -> Option<Membership> {
+        let (claims, membership) = self.signed.get(&claim.keys.process)?;
+        let same = claims.machine == claim.keys.machine && claims.user == claim.user;
+        let fresh = claims.until.saturating_sub(now.unix) > limits::MEMBERSHIP_TTL.as_secs() / 4 * 3;
+        (same && fresh).then(|| membership.clone())
     }
 
     fn judge(&self, now: Now, name: &PeerName, claim: &Claim) -> Result<(), DenyReason> {

@@ -37,7 +37,7 @@ fn connect(world: &World, client: Peer, worker: Peer, setup: u64) -> Connect {
     let credentials = me.credentials(membership.as_ref().unwrap(), world.now());
     let callee = world.me_of(worker).keys();
     let parties = Parties { cluster: CLUSTER.parse().unwrap(), caller: me.keys(), callee };
-    let call = Call { credentials, epoch: 0, hints: Hints::default() };
+    let call = Call { credentials, epoch: 1, setup: SetupId(setup), hints: Hints::default() };
     let entropy = [u8::try_from(setup % 256).unwrap(); 32];
     let (_, noise) = Calling::start(&parties, &me.secret, &call.to_cbor(), entropy).unwrap();
     Connect { caller: me.keys(), callee, setup: SetupId(setup), version: p2p_proto::VERSION, noise }
@@ -168,6 +168,23 @@ fn a_call_that_is_not_right_is_refused_and_tells_nothing() {
 }
 
 #[test]
+fn a_replay_under_a_higher_counter_shuts_nobody_out() {
+    let (mut world, worker, client) = members(1);
+    let heard = connect(&world, client, worker, 5);
+    let since = world.said.len();
+    let raised = Connect { setup: SetupId(u64::MAX), ..heard };
+    world.inject(worker, line(&world, client, Message::Connect(raised)));
+    world.run_for(SOON);
+    assert_eq!(refusals(&world, worker, since), [RefuseReason::Handshake]);
+    assert!(readies(&world, worker, since).is_empty());
+    // The caller's own counter still counts.
+    let own = connect(&world, client, worker, 1 << 60);
+    world.inject(worker, line(&world, client, Message::Connect(own)));
+    world.run_for(SOON);
+    assert_eq!(readies(&world, worker, since).len(), 1);
+}
+
+#[test]
 fn a_stranger_is_refused() {
     let (mut world, worker, client) = members(1);
     // Signed by a host of his own.
@@ -181,7 +198,7 @@ fn a_stranger_is_refused() {
     let credentials = me.credentials(elsewhere.kept(stranger).1.as_ref().unwrap(), world.now());
     let callee = world.me_of(worker).keys();
     let parties = Parties { cluster: CLUSTER.parse().unwrap(), caller: me.keys(), callee };
-    let call = Call { credentials, epoch: 0, hints: Hints::default() };
+    let call = Call { credentials, epoch: 1, setup: SetupId(1), hints: Hints::default() };
     let (_, noise) = Calling::start(&parties, &me.secret, &call.to_cbor(), [1; 32]).unwrap();
     let connect = Connect { caller: me.keys(), callee, setup: SetupId(1), version: p2p_proto::VERSION, noise };
     let since = world.said.len();

@@ -4,6 +4,7 @@
 //! nothing, because the handshake can be made anew from the same entropy.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::time::Duration;
 
 use p2p_proto::board::message::{Connect, Ready, Refuse, RefuseReason};
@@ -25,6 +26,8 @@ use crate::machine::{Now, earliest};
 const CALL_AGAIN: Duration = Duration::from_secs(1);
 /// The longest time between two calls of one worker.
 const CALL_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// Every link is a first connection: a broken one is not continued yet (L-05).
+const FIRST_EPOCH: u32 = 1;
 /// Answers that one call may get which do not verify, before they are ignored unseen: each costs curve arithmetic.
 const FORGED_ANSWERS: u32 = 8;
 
@@ -57,7 +60,6 @@ enum Stage {
     Connecting,
 }
 
-#[derive(Debug)]
 struct Asked {
     setup: SetupId,
     parties: Parties,
@@ -176,6 +178,13 @@ impl Calls {
     }
 }
 
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the entropy: the link's secrets come from it.
+        f.debug_struct("Asked").field("setup", &self.setup).field("resent", &self.resent).finish_non_exhaustive()
+    }
+}
+
 impl Asked {
     fn next_resend(&self) -> Option<Duration> {
         limits::CONNECT_RESENDS.get(self.resent).map(|after| self.since + *after)
@@ -273,13 +282,14 @@ impl ClientMachine {
             let error = LinkError::Misuse("this process is no member any more".to_owned());
             return self.on_link_down(now, link, error, out);
         };
-        let Some(call) = self.calls.under_way.get_mut(&link) else {
+        let Some(callee) = self.calls.under_way.get(&link).map(|call| call.worker.verified.keys) else {
             out.push(ClientOutput::Close(link));
             return;
         };
-        let callee = call.worker.verified.keys;
         let parties = Parties { cluster: self.me.cluster.clone(), caller: self.me.keys(), callee };
-        let payload = Call { credentials, epoch: 0, hints }.to_cbor();
+        self.calls.next_setup += 1;
+        let setup = SetupId(self.calls.next_setup);
+        let payload = Call { credentials, epoch: FIRST_EPOCH, setup, hints }.to_cbor();
         let started = Calling::start(&parties, &self.me.secret, &payload, entropy);
         let noise = match started {
             Ok((_, noise)) => noise,
@@ -288,12 +298,12 @@ impl ClientMachine {
                 return self.on_link_down(now, link, LinkError::Misuse(fault.to_string()), out);
             }
         };
-        self.calls.next_setup += 1;
-        let setup = SetupId(self.calls.next_setup);
         let connect = Connect { caller: parties.caller, callee, setup, version: p2p_proto::VERSION, noise };
         let line = self.speaker.line(now, Message::Connect(connect));
         let asked = Asked { setup, parties, payload, entropy, line: line.clone(), since: now.at, resent: 0, forged: 0 };
-        call.stage = Stage::Calling(Box::new(asked));
+        if let Some(call) = self.calls.under_way.get_mut(&link) {
+            call.stage = Stage::Calling(Box::new(asked));
+        }
         let mut lines = Vec::new();
         self.speaker.say_line(now, line, &mut lines);
         out.extend(lines.into_iter().map(ClientOutput::Publish));

@@ -144,6 +144,10 @@ impl WorkerMachine {
         let (called, payload) =
             Called::open(&parties, &self.me.secret, &connect.noise, entropy).map_err(|_| RefuseReason::Handshake)?;
         let call = Call::from_cbor(&payload).map_err(|_| RefuseReason::Handshake)?;
+        // Sealed inside is the counter that was meant: a replay under a higher one would shut the caller out.
+        if call.setup != connect.setup {
+            return Err(RefuseReason::Handshake);
+        }
         let host = self.admission.host().ok_or(RefuseReason::Untrusted)?;
         let process = connect.caller.process;
         let verified =
