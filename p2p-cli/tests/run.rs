@@ -4,10 +4,11 @@ mod cluster;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::process::Stdio;
+use std::process::{Child, ChildStdout, Stdio};
+use std::time::Duration;
 
 use cluster::{CLUSTER, Cluster, PATIENCE, Running, within};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
 fn a_command_answers_from_the_worker_with_its_exit_code() {
@@ -124,6 +125,55 @@ fn an_interrupt_ends_the_remote_command_and_its_children() {
     assert_eq!(done.code, Some(130), "{done}");
     within(PATIENCE, || (!process.exists()).then_some(())).expect("its child has gone too");
     drop(worker);
+}
+
+/// A command that prints without end into a pipe, of which only the first line has been read.
+fn endless(cluster: &Cluster) -> (Child, BufReader<ChildStdout>) {
+    let mut command = cluster.command("alice", &["run", "-n", "--", "yes"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
+    let mut stdout = BufReader::new(child.stdout.take().expect("its stdout"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("its first line");
+    assert_eq!(line, "y\n");
+    // Long enough for the pipe to be full.
+    std::thread::sleep(Duration::from_millis(500));
+    (child, stdout)
+}
+
+fn interrupt(child: &Child) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(pid, Signal::INT).expect("it runs");
+}
+
+fn code(child: &mut Child) -> Option<i32> {
+    let ended = within(PATIENCE, || child.try_wait().expect("a process can be waited for"));
+    ended.expect("it ends in time").code()
+}
+
+#[test]
+fn an_interrupt_comes_through_endless_output() {
+    let cluster = Cluster::start();
+    let _worker = cluster.worker("bob", 1);
+    let (mut child, mut stdout) = endless(&cluster);
+    interrupt(&child);
+    std::io::copy(&mut stdout, &mut std::io::sink()).expect("the rest of its output");
+    assert_eq!(code(&mut child), Some(130));
+}
+
+#[test]
+fn a_second_interrupt_ends_what_is_stuck_in_a_pipe_that_nobody_reads() {
+    let cluster = Cluster::start();
+    let _worker = cluster.worker("bob", 1);
+    let (mut child, stdout) = endless(&cluster);
+    interrupt(&child);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(child.try_wait().expect("a process can be waited for").is_none(), "it did not wait for its reader");
+    interrupt(&child);
+    assert_eq!(code(&mut child), Some(130));
+    drop(stdout);
+    // The worker has its slot back.
+    let done = cluster.run("alice", &["run", "--", "true"]);
+    assert_eq!(done.code, Some(0), "{done}");
 }
 
 #[test]

@@ -11,9 +11,13 @@ pub mod trust;
 pub mod worker;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::options::{Arguments, Command};
-use crate::trouble::Trouble;
+use crate::trouble::{Code, Trouble};
+
+/// A command that was interrupted twice ends by itself within this time: it removes what arrived in part.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// Runs the command that was asked for.
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Trouble> {
@@ -43,10 +47,45 @@ impl Signals {
             .map_err(|fault| Trouble::system("signals cannot be heard", fault))
     }
 
+    /// As [`Self::listen`], for a command that may be stuck in a write which nobody reads: after the second one it has a moment to end in
+    /// order, then the process ends.
+    pub fn insist() -> Result<Insistent, Trouble> {
+        let mut signals = Self::listen()?;
+        let (told, heard) = async_std::channel::unbounded();
+        let listen = async move {
+            for _ in 0..2 {
+                signals.next().await;
+                // Nobody hears it any more: the command is ending.
+                let _ = told.send(()).await;
+            }
+            async_io::Timer::after(LAST_MOMENT).await;
+            // The worker kills what runs there when the link goes.
+            std::process::exit(i32::from(Code::Interrupted as u8));
+        };
+        // A thread of its own: one of the executor's may be the one that is stuck.
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(|| async_io::block_on(listen))
+            .map_err(|fault| Trouble::system("signals cannot be heard", fault))?;
+        Ok(Insistent(heard))
+    }
+
     /// The next one. Cancel-safe.
     pub async fn next(&mut self) {
         use futures::StreamExt as _;
         if self.0.next().await.is_none() {
+            futures::future::pending().await
+        }
+    }
+}
+
+/// Signals of which the second one is obeyed in any case.
+pub struct Insistent(async_std::channel::Receiver<()>);
+
+impl Insistent {
+    /// The next one. Cancel-safe.
+    pub async fn next(&self) {
+        if self.0.recv().await.is_err() {
             futures::future::pending().await
         }
     }

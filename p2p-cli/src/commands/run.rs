@@ -71,7 +71,7 @@ pub fn parse_variable(text: &str) -> Result<(String, String), String> {
 
 /// Runs it; the exit code is the command's, or one of docs/exit-codes.md.
 pub async fn run(common: &Common, options: Options) -> Result<ExitCode, Trouble> {
-    let mut signals = Signals::listen()?;
+    let signals = Signals::insist()?;
     let task = task(&options)?;
     let mut outputs = Outputs::new(&options.outputs, PathBuf::from("."))?;
     let wiring = Wiring::new(common, "personal").await?;
@@ -81,11 +81,7 @@ pub async fn run(common: &Common, options: Options) -> Result<ExitCode, Trouble>
     let mut interrupts = 0;
     let ended = loop {
         futures::select_biased! {
-            event = handle.next().fuse() => match event {
-                Some(TaskEvent::Outcome(outcome)) => break Ok(outcome),
-                Some(event) => on_event(event, &handle, &mut outputs, &mut patience)?,
-                None => break Ok(Outcome::Cancelled),
-            },
+            // First: a command that prints without end would never let them through.
             () = signals.next().fuse() => {
                 interrupts += 1;
                 if interrupts > 1 {
@@ -93,6 +89,11 @@ pub async fn run(common: &Common, options: Options) -> Result<ExitCode, Trouble>
                 }
                 handle.cancel();
             }
+            event = handle.next().fuse() => match event {
+                Some(TaskEvent::Outcome(outcome)) => break Ok(outcome),
+                Some(event) => on_event(event, &handle, &mut outputs, &mut patience)?,
+                None => break Ok(Outcome::Cancelled),
+            },
             report = client.report().fuse() => if let Some(report) = report {
                 say_report(&report);
                 if let Err(trouble) = patience.look(client.waiting()) {
