@@ -81,6 +81,10 @@ impl Outputs {
 
     /// A piece of the streamed file `index`.
     pub fn write(&mut self, index: u16, bytes: &[u8]) -> Result<(), Trouble> {
+        if self.wanted.is_empty() {
+            let words = "the worker sends a file, and none was asked for; nothing was written";
+            return Err(Trouble::new(Code::Failed, words));
+        }
         let file = match self.streamed.entry(index) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
