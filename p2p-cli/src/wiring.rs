@@ -43,6 +43,8 @@ impl Wiring {
             None => ClusterName::new(user.clone(), default_name)
                 .map_err(|fault| Trouble::new(Code::Usage, fault.to_string()))?,
         };
+        // What was pinned and cannot be read must not count as nothing pinned: any key would be believed.
+        home.trusted(&cluster)?;
         let hostname = gethostname::gethostname().to_string_lossy().into_owned();
         let member = Member { cluster, user, identity: home.identity()?, hostname };
         Ok(Self { member, home, config, links })

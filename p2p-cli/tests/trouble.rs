@@ -192,6 +192,18 @@ fn a_first_contact_is_asked_about_at_a_terminal() {
 }
 
 #[test]
+fn what_is_trusted_and_cannot_be_read_is_not_taken_for_nothing() {
+    let cluster = Cluster::start();
+    let clusters = cluster.home("bob").join("clusters");
+    fs::create_dir_all(&clusters).expect("a folder");
+    fs::write(clusters.join("alice+friends.json"), "{ \"host\": \"half a k").expect("a file");
+    for role in [&["run", "--", "true"][..], &["worker"], &["host"], &["status"]] {
+        let done = cluster.run("bob", role);
+        says(&done, 71, &["alice+friends.json", "mend it"]);
+    }
+}
+
+#[test]
 fn no_network_is_said_at_once() {
     let cluster = Cluster::start();
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr()).expect("a port");
