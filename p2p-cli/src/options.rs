@@ -79,6 +79,10 @@ pub struct Common {
     #[arg(long, global = true, env = "P2P_RELAY", value_name = "tcp:HOST:PORT")]
     pub relay: Vec<String>,
 
+    /// Connect by a relay only, never directly.
+    #[arg(long, global = true)]
+    pub relay_only: bool,
+
     /// Connect to peers at private addresses outside this machine's own networks too.
     #[arg(long, global = true)]
     pub lan: bool,

@@ -114,11 +114,14 @@ pub async fn user(common: &Common, config: &PicoConfig) -> Result<UserName, Trou
 }
 
 fn link_config(common: &Common) -> Result<WormholeConfig, Trouble> {
-    let mut config = WormholeConfig { lan: common.lan, ..WormholeConfig::default() };
+    let mut config = WormholeConfig { lan: common.lan, direct: !common.relay_only, ..WormholeConfig::default() };
     if !common.relay.is_empty() {
         let named = common.relay.iter().filter(|relay| *relay != "none");
         let relays: Result<Vec<RelayAddress>, _> = named.map(|relay| relay.parse()).collect();
         config.relays = relays.map_err(|fault| Trouble::new(Code::Usage, format!("--relay: {fault}")))?;
+    }
+    if common.relay_only && config.relays.is_empty() {
+        return Err(Trouble::new(Code::Usage, "--relay-only needs a relay: name one with --relay tcp:HOST:PORT"));
     }
     Ok(config)
 }

@@ -1,0 +1,69 @@
+//! Links by a relay only: the one of Debian's package.
+
+mod cluster;
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use cluster::{Cluster, PATIENCE, within};
+
+/// The relay, while this value lives.
+struct Relay {
+    child: Child,
+    address: String,
+}
+
+impl Relay {
+    fn start() -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr()).expect("a port");
+        let child = Command::new("twist3")
+            .args(["transitrelay", &format!("--port=tcp:{}:interface=127.0.0.1", free.port())])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program twist3 is missing: install the package magic-wormhole-transit-relay");
+        let mut relay = Self { child, address: format!("tcp:{free}") };
+        let listens = within(PATIENCE, || {
+            let ended = relay.child.try_wait().expect("a process can be waited for");
+            assert!(ended.is_none(), "twist3 transitrelay ended: install the package magic-wormhole-transit-relay");
+            TcpStream::connect(free).ok()
+        });
+        listens.expect("the relay listens");
+        relay
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn everything_works_by_a_relay_alone() {
+    let relay = Relay::start();
+    let by_relay = ["--relay", &relay.address, "--relay-only"];
+    let cluster = Cluster::start();
+    let _worker = cluster.worker_with("bob", 1, &by_relay);
+    let client = |words: &[&str]| {
+        let done = cluster.run("alice", &[&words[..1], &by_relay, &words[1..]].concat());
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+        done
+    };
+    let done = client(&["run", "--", "sh", "-c", "head -c 5000000 /dev/zero | tr '\\0' x"]);
+    assert!(done.stdout.len() == 5_000_000 && done.stdout.bytes().all(|byte| byte == b'x'), "{}", done.stdout.len());
+    let done = client(&["status", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&done.stdout).expect("JSON");
+    assert_eq!(said["workers"][0]["link"], "relayed", "{said}");
+    let done = client(&["status"]);
+    assert!(done.stdout.contains("relayed ("), "{done}");
+}
+
+#[test]
+fn without_a_relay_there_is_no_way_by_one_alone() {
+    let cluster = Cluster::without_host();
+    let done = cluster.run("alice", &["run", "--relay-only", "--", "true"]);
+    assert_eq!(done.code, Some(2), "{done}");
+    assert!(done.stderr.contains("name one with --relay"), "{done}");
+}
