@@ -20,6 +20,9 @@ use crate::trouble::{Code, Trouble};
 /// For this long a client tries to get into a cluster that does not answer, before it gives up: a host who was thrown off the board is
 /// back within seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A denial is believed only if nothing has overruled it by then: it is unsigned, so that anybody on the topic could send it, and the
+/// host's signed word that lets one in may be right behind it.
+const DENIED_FOR: Duration = Duration::from_secs(2);
 /// A wait that is longer than this is explained.
 const EXPLAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -131,18 +134,20 @@ pub struct Patience {
     since: Instant,
     wait: Duration,
     explained: Option<Waiting>,
+    denied_since: Option<Instant>,
 }
 
 impl Patience {
     /// Waits up to `wait` for a worker.
     pub fn new(wait: Duration) -> Self {
-        Self { since: Instant::now(), wait, explained: None }
+        Self { since: Instant::now(), wait, explained: None, denied_since: None }
     }
 
     /// Something works: the wait begins anew.
     pub fn reset(&mut self) {
         self.since = Instant::now();
         self.explained = None;
+        self.denied_since = None;
     }
 
     /// When to look again.
@@ -161,12 +166,22 @@ impl Patience {
             return Ok(());
         };
         let waited = self.since.elapsed();
-        if let Some(trouble) = hopeless(&waiting, waited, self.wait) {
+        let denied = matches!(waiting, Waiting::Denied(..));
+        self.denied_since = denied.then(|| self.denied_since.unwrap_or_else(Instant::now));
+        let in_vain = self.denied_since.map_or(waited, |since| since.elapsed());
+        if let Some(trouble) = hopeless(&waiting, in_vain, self.wait) {
             return Err(trouble);
         }
-        if waited >= EXPLAIN_AFTER && self.explained.as_ref() != Some(&waiting) {
-            say::info(&format!("waiting: {waiting}"));
-            self.explained = Some(waiting);
+        if waited >= EXPLAIN_AFTER {
+            // There are workers: the wait for one begins when they go.
+            if matches!(waiting, Waiting::Busy { .. }) {
+                self.since = Instant::now();
+            }
+            // The words of a denial come when it is final.
+            if !denied && self.explained.as_ref() != Some(&waiting) {
+                say::info(&format!("waiting: {waiting}"));
+                self.explained = Some(waiting);
+            }
         }
         Ok(())
     }
@@ -177,7 +192,7 @@ fn hopeless(waiting: &Waiting, waited: Duration, wait: Duration) -> Option<Troub
     let words = waiting.to_string();
     let (code, limit) = match waiting {
         Waiting::Failed(error) => return Some(error.clone().into()),
-        Waiting::Denied(..) => (Code::NoCluster, Duration::ZERO),
+        Waiting::Denied(..) => (Code::NoCluster, DENIED_FOR),
         Waiting::Misrouted(_) | Waiting::Unsigned(_) => (Code::NoCluster, PATIENCE),
         Waiting::BoardDown(_) => (Code::Unavailable, PATIENCE),
         Waiting::Joining => (Code::Unavailable, wait),
@@ -187,7 +202,7 @@ fn hopeless(waiting: &Waiting, waited: Duration, wait: Duration) -> Option<Troub
     (waited >= limit).then(|| {
         let waited = waited.as_secs();
         let after = match limit {
-            Duration::ZERO => String::new(),
+            _ if matches!(waiting, Waiting::Denied(..)) => String::new(),
             limit if limit == wait => format!(" (waited {waited} s; --wait changes that)"),
             _ => format!(" (tried for {waited} s)"),
         };
@@ -233,4 +248,47 @@ pub fn other_host(pinned: &p2p_proto::ids::MachineKey, seen: &p2p_proto::ids::Ma
 /// The next of a client's reports within `limit`, or nothing.
 pub async fn next_report(client: &Client, limit: Duration) -> Option<ClientReport> {
     timeout(limit, client.report()).await.ok().flatten()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use p2p_proto::board::message::DenyReason;
+
+    use super::*;
+
+    const WAIT: Duration = Duration::from_secs(30);
+
+    fn cluster() -> ClusterName {
+        "alice/friends".parse().unwrap()
+    }
+
+    fn ago(seconds: u64) -> Instant {
+        Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap()
+    }
+
+    #[test]
+    fn a_long_wait_for_a_slot_is_no_wait_for_a_worker() {
+        let mut patience = Patience::new(WAIT);
+        patience.since = ago(60);
+        assert_eq!(patience.look(Some(Waiting::Busy { slots: 1 })), Ok(()));
+        assert_eq!(patience.look(Some(Waiting::NoWorkers(cluster()))), Ok(()));
+        patience.since = ago(60);
+        assert!(patience.look(Some(Waiting::NoWorkers(cluster()))).is_err());
+    }
+
+    #[test]
+    fn a_denial_has_to_last() {
+        let denied = || Some(Waiting::Denied(cluster(), DenyReason::NotListed));
+        let mut patience = Patience::new(WAIT);
+        patience.since = ago(20);
+        assert_eq!(patience.look(denied()), Ok(()));
+        patience.denied_since = Some(ago(3));
+        assert_eq!(patience.look(Some(Waiting::Joining)), Ok(()));
+        assert_eq!(patience.look(denied()), Ok(()));
+        patience.denied_since = Some(ago(3));
+        let trouble = patience.look(denied()).unwrap_err();
+        assert_eq!(trouble.code(), Code::NoCluster);
+        assert!(!trouble.to_string().contains("tried for"), "{trouble}");
+    }
 }
