@@ -102,6 +102,12 @@ fn inputs_that_cannot_travel_are_refused_before_anything_runs() {
     says(&run(&["--in", "../secret"]), 65, &["climbs out of the folder"]);
     says(&run(&["--out", "../result"]), 65, &["climbs out of the folder"]);
     says(&run(&["--out", "["]), 2, &["makes no sense"]);
+    if !rustix::process::geteuid().is_root() {
+        fs::write(work.join("closed"), "").expect("a file");
+        let nobody = std::os::unix::fs::PermissionsExt::from_mode(0o200);
+        fs::set_permissions(work.join("closed"), nobody).expect("rights");
+        says(&run(&["--in", "closed"]), 65, &["closed", "cannot be read"]);
+    }
     let sparse = fs::File::create(work.join("huge")).expect("a file");
     sparse.set_len(64 * 1024 * 1024 + 1).expect("a sparse file");
     says(&run(&["--in", "huge"]), 65, &["huge", "64 MiB", "split it"]);
