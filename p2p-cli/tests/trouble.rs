@@ -102,15 +102,33 @@ fn inputs_that_cannot_travel_are_refused_before_anything_runs() {
     says(&run(&["--in", "../secret"]), 65, &["climbs out of the folder"]);
     says(&run(&["--out", "../result"]), 65, &["climbs out of the folder"]);
     says(&run(&["--out", "["]), 2, &["makes no sense"]);
-    if !rustix::process::geteuid().is_root() {
-        fs::write(work.join("closed"), "").expect("a file");
-        let nobody = std::os::unix::fs::PermissionsExt::from_mode(0o200);
-        fs::set_permissions(work.join("closed"), nobody).expect("rights");
-        says(&run(&["--in", "closed"]), 65, &["closed", "cannot be read"]);
-    }
     let sparse = fs::File::create(work.join("huge")).expect("a file");
     sparse.set_len(64 * 1024 * 1024 + 1).expect("a sparse file");
     says(&run(&["--in", "huge"]), 65, &["huge", "64 MiB", "split it"]);
+}
+
+#[test]
+fn an_input_without_the_right_to_read_it_is_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let open = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("rights");
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    open(folder.path(), 0o755);
+    // A copy, because whoever may read all files here may still not show others where this program is.
+    let program = folder.path().join("p2p");
+    fs::copy(env!("CARGO_BIN_EXE_p2p"), &program).expect("a copy");
+    open(&program, 0o755);
+    fs::write(folder.path().join("closed"), "").expect("a file");
+    open(&folder.path().join("closed"), 0o000);
+    // Rights do not bind root.
+    let root = rustix::process::geteuid().is_root();
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let mut words: Vec<&std::ffi::OsStr> = nobody.iter().filter(|_| root).map(std::ffi::OsStr::new).collect();
+    words.push(program.as_os_str());
+    let mut command = std::process::Command::new(words[0]);
+    command.args(&words[1..]).args(["run", "--in", "closed", "--", "true"]).current_dir(folder.path());
+    says(&Running::start(command).done(), 65, &["closed", "cannot be read", "check its name and rights"]);
 }
 
 #[test]
