@@ -4,6 +4,7 @@ mod cluster;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::BufRead as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
@@ -98,9 +99,20 @@ fn output_comes_as_tasks_end_or_in_order() {
     );
     let done = cluster.run("alice", &["map", "-k", &command, ":::", "one", "two"]);
     assert_eq!((done.code, done.stdout.as_str()), (Some(0), "one\none\ntwo\ntwo\n"), "{done}");
-    fs::remove_file(&flag).expect("the second task made it");
-    let done = cluster.run("alice", &["map", &command, ":::", "one", "two"]);
-    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "two\ntwo\none\none\n"), "{done}");
+    // The first task goes on only once what the second one printed was read here.
+    let read = cluster.work("alice").join("read");
+    let command = format!(
+        "if [ {{#}} = 1 ]; then until [ -e '{}' ]; do sleep 0.05; done; fi; echo {{}}; echo {{}}",
+        read.display()
+    );
+    let mut child = cluster.command("alice", &["map", &command, ":::", "one", "two"]);
+    let mut child = child.stdout(std::process::Stdio::piped()).spawn().expect("the program starts");
+    let mut stdout = std::io::BufReader::new(child.stdout.take().expect("its stdout")).lines();
+    let mut line = || stdout.next().expect("a line comes").expect("a line can be read");
+    assert_eq!([line(), line()], ["two", "two"]);
+    fs::write(&read, "").expect("a file");
+    assert_eq!([line(), line()], ["one", "one"]);
+    assert!(child.wait().expect("it ends").success());
 
     let numbers: String = (1..=300).map(|number| format!("{number}\n")).collect();
     let sometimes_slow = "[ $(({} % 7)) = 0 ] && sleep 0.03; echo {}";
