@@ -19,7 +19,7 @@ fn main() {
 
 fn submit() -> ToWorker {
     let task = TaskSpec { runtime: "noop".to_owned(), ..TaskSpec::default() };
-    ToWorker::Submit(Submit { attempt: AttemptId(12_345), task })
+    ToWorker::Submit(Submit { attempt: AttemptId(12_345), task, alone: false })
 }
 
 fn finished() -> ToClient {

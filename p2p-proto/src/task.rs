@@ -35,6 +35,15 @@ pub struct TaskSpec {
     /// Never to be started a second time (S-04).
     #[serde(rename = "1", default, skip_serializing_if = "is_default")]
     pub once: bool,
+    /// Memory that it needs, MiB; 0 for little (S-03).
+    #[serde(rename = "m", default, skip_serializing_if = "is_default")]
+    pub memory_mib: u64,
+    /// Words that its worker must offer, such as `gpu` (S-03).
+    #[serde(rename = "l", default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Among the tasks of its user, higher ones start first (S-01).
+    #[serde(rename = "y", default, skip_serializing_if = "is_default")]
+    pub priority: i8,
 }
 
 /// What the `command` runtime runs.
@@ -241,6 +250,11 @@ impl TaskSpec {
         }
         if self.inputs.len() > limits::FILES || self.outputs.len() > limits::FILES {
             let message = format!("a task may have at most {} files in and as many out", limits::FILES);
+            return Err(Failure::new(FailureKind::TooLarge, message));
+        }
+        if self.labels.len() > limits::LABELS || self.labels.iter().any(|label| label.len() > limits::LABEL_BYTES) {
+            let message =
+                format!("a task may ask for at most {} labels of {} bytes", limits::LABELS, limits::LABEL_BYTES);
             return Err(Failure::new(FailureKind::TooLarge, message));
         }
         let names = || self.inputs.iter().map(|file| file.name.as_str()).chain(self.outputs.iter().map(String::as_str));

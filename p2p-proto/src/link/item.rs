@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AttemptId, PeerName};
+use crate::ids::{AttemptId, PeerName, SetupId};
 use crate::task::{Content, Ended, File, ReturnReason, TaskSpec};
 
 /// From client to worker.
@@ -23,6 +23,9 @@ pub enum ToWorker {
     /// Stop this, or do not start it. Answered by `Finished` or `Returned`.
     #[serde(rename = "cancel")]
     Cancel(AttemptId),
+    /// Hand this back if it does not run yet. Answered by `Returned`, `TooLate` or `Finished` (S-02).
+    #[serde(rename = "recall")]
+    Recall(AttemptId),
     /// Are you there? Answered by `Pong`.
     #[serde(rename = "ping")]
     Ping(u64),
@@ -32,9 +35,15 @@ pub enum ToWorker {
     /// Output was taken: more may come.
     #[serde(rename = "taken")]
     Taken(Taken),
+    /// A call for the link's next connection, should this one break.
+    #[serde(rename = "standby")]
+    Standby(Standby),
     /// I have nothing more to do here, and close.
     #[serde(rename = "bye")]
     Bye,
+    /// So many of your items have reached me.
+    #[serde(rename = "ack")]
+    Ack(u64),
 }
 
 /// From worker to client.
@@ -76,9 +85,15 @@ pub enum ToClient {
     /// I am here, and this is my load.
     #[serde(rename = "pong")]
     Pong(Pong),
+    /// The answer to a call for the link's next connection.
+    #[serde(rename = "standby")]
+    Standby(Standby),
+    /// So many of your items have reached me.
+    #[serde(rename = "ack")]
+    Ack(u64),
 }
 
-/// Version and capability exchange (L-03).
+/// First item of each connection: version and capability exchange (L-03), and what of the link's stream has arrived (L-05).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
     /// The protocol version spoken.
@@ -93,6 +108,24 @@ pub struct Open {
     /// A worker's slots; 0 from a client.
     #[serde(rename = "s", default)]
     pub slots: u32,
+    /// Where the link goes on over a new connection: how many of the other side's items have arrived; the rest is sent again. `None`
+    /// where it begins, or where the worker has given it up.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<u64>,
+    /// How long a broken link may be resumed, seconds: what the client wishes, and then what the worker grants (L-06).
+    #[serde(rename = "g", default)]
+    pub grace_s: u32,
+}
+
+/// Half of a handshake for the link's next connection, made while this one lives (L-05).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standby {
+    /// The caller's counter, as in a `connect`.
+    #[serde(rename = "i")]
+    pub setup: SetupId,
+    /// Noise message 1, or 2.
+    #[serde(rename = "n", with = "serde_bytes")]
+    pub noise: Vec<u8>,
 }
 
 /// How much a client has to do (S-01).
@@ -115,6 +148,9 @@ pub struct Submit {
     /// What to do.
     #[serde(rename = "t")]
     pub task: TaskSpec,
+    /// Nothing else may run there at the same time: it was lost with its worker before (S-04).
+    #[serde(rename = "w", default, skip_serializing_if = "is_false")]
+    pub alone: bool,
 }
 
 /// Which stream of an attempt.
@@ -253,7 +289,8 @@ pub trait Item: Serialize + serde::de::DeserializeOwned {
 const FIXED_WEIGHT: usize = 128;
 
 impl Item for ToWorker {
-    const TAGS: &'static [&'static str] = &["open", "want", "submit", "cancel", "ping", "data", "taken", "bye"];
+    const TAGS: &'static [&'static str] =
+        &["open", "want", "submit", "cancel", "recall", "ping", "data", "taken", "standby", "bye", "ack"];
 
     fn bulk_of(&self) -> Option<AttemptId> {
         match self {
@@ -272,6 +309,7 @@ impl Item for ToWorker {
                 Self::Open(open) => open_weight(open),
                 Self::Submit(submit) => task_weight(&submit.task),
                 Self::Data(data) => data.bytes.len(),
+                Self::Standby(standby) => standby.noise.len(),
                 _ => 0,
             }
     }
@@ -280,7 +318,7 @@ impl Item for ToWorker {
 impl Item for ToClient {
     const TAGS: &'static [&'static str] = &[
         "open", "credit", "revoke", "started", "data", "taken", "note", "finished", "returned", "late", "draining",
-        "pong",
+        "pong", "standby", "ack",
     ];
 
     fn bulk_of(&self) -> Option<AttemptId> {
@@ -303,6 +341,7 @@ impl Item for ToClient {
                 Self::Open(open) => open_weight(open),
                 Self::Data(data) => data.bytes.len(),
                 Self::Note(note) => note.text.len(),
+                Self::Standby(standby) => standby.noise.len(),
                 Self::Finished(finished) => {
                     ended_weight(&finished.ended) + inline(&finished.value) + files_weight(&finished.outputs)
                 }
@@ -324,7 +363,8 @@ fn ended_weight(ended: &Ended) -> usize {
 
 fn task_weight(task: &TaskSpec) -> usize {
     let outputs: usize = task.outputs.iter().map(|name| name.len() + 8).sum();
-    task.runtime.len() + inline(&task.payload) + files_weight(&task.inputs) + outputs
+    let labels: usize = task.labels.iter().map(|label| label.len() + 8).sum();
+    task.runtime.len() + inline(&task.payload) + files_weight(&task.inputs) + outputs + labels
 }
 
 fn files_weight(files: &[File]) -> usize {

@@ -18,6 +18,9 @@ pub struct Call {
     /// Which connection of these two processes this will be; the higher one wins (L-05).
     #[serde(rename = "e")]
     pub epoch: u32,
+    /// Which link this connection is for: the counter of its first one (L-05).
+    #[serde(rename = "s")]
+    pub link: SetupId,
     /// The caller's counter, as it stands outside on the `connect`, where anybody could change it.
     #[serde(rename = "i")]
     pub setup: SetupId,

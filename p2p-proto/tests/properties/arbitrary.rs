@@ -10,7 +10,7 @@ use p2p_proto::ids::{AttemptId, ClusterName, MachineKey, PeerKeys, PeerName, Pro
 use p2p_proto::limits;
 use p2p_proto::link::handshake::PAYLOAD_BYTES;
 use p2p_proto::link::item::{
-    Channel, Data, Finished, Note, Open, Pong, Returned, Submit, Taken, ToClient, ToWorker, Want,
+    Channel, Data, Finished, Note, Open, Pong, Returned, Standby, Submit, Taken, ToClient, ToWorker, Want,
 };
 use p2p_proto::link::setup::{Answer, Call};
 use p2p_proto::link::{Hint, Hints, TransitKey};
@@ -195,9 +195,11 @@ fn hints() -> impl Strategy<Value = Hints> {
 }
 
 pub(crate) fn call() -> impl Strategy<Value = Call> {
-    (credentials(), any::<u32>(), any::<u64>(), hints()).prop_map(|(credentials, epoch, setup, hints)| Call {
+    let numbers = (any::<u32>(), any::<u64>(), any::<u64>());
+    (credentials(), numbers, hints()).prop_map(|(credentials, (epoch, link, setup), hints)| Call {
         credentials,
         epoch,
+        link: SetupId(link),
         setup: SetupId(setup),
         hints,
     })
@@ -227,8 +229,9 @@ prop_compose! {
     fn task()(
         runtime in text(limits::RUNTIME_BYTES), payload in content(), inputs in vec(file(), 0..8), outputs in vec(text(200), 0..8),
         stdin in any::<bool>(), timeout_ms in any::<u64>(), extra_cpus in any::<u32>(), once in any::<bool>(),
+        memory_mib in any::<u64>(), labels in vec(text(limits::LABEL_BYTES), 0..3), priority in any::<i8>(),
     ) -> TaskSpec {
-        TaskSpec { runtime, payload, inputs, outputs, stdin, timeout_ms, extra_cpus, once }
+        TaskSpec { runtime, payload, inputs, outputs, stdin, timeout_ms, extra_cpus, once, memory_mib, labels, priority }
     }
 }
 
@@ -267,8 +270,21 @@ fn taken() -> impl Strategy<Value = Taken> {
 }
 
 fn open() -> impl Strategy<Value = Open> {
-    (any::<u16>(), peer_name(), vec(text(32), 0..8), any::<u32>())
-        .prop_map(|(version, name, capabilities, slots)| Open { version, name, capabilities, slots })
+    (any::<u16>(), peer_name(), vec(text(32), 0..8), any::<u32>(), any::<Option<u64>>(), any::<u32>()).prop_map(
+        |(version, name, capabilities, slots, received, grace_s)| Open {
+            version,
+            name,
+            capabilities,
+            slots,
+            received,
+            grace_s,
+        },
+    )
+}
+
+fn standby() -> impl Strategy<Value = Standby> {
+    (any::<u64>(), vec(any::<u8>(), 0..PAYLOAD_BYTES))
+        .prop_map(|(setup, noise)| Standby { setup: SetupId(setup), noise })
 }
 
 fn ended() -> impl Strategy<Value = Ended> {
@@ -315,8 +331,15 @@ pub(crate) fn to_worker() -> impl Strategy<Value = ToWorker> {
     prop_oneof![
         open().prop_map(ToWorker::Open),
         (any::<u32>(), any::<u32>()).prop_map(|(tasks, round_trip_us)| ToWorker::Want(Want { tasks, round_trip_us })),
-        (attempt(), task()).prop_map(|(attempt, task)| ToWorker::Submit(Submit { attempt, task })),
+        (attempt(), task(), any::<bool>()).prop_map(|(attempt, task, alone)| ToWorker::Submit(Submit {
+            attempt,
+            task,
+            alone
+        })),
         attempt().prop_map(ToWorker::Cancel),
+        attempt().prop_map(ToWorker::Recall),
+        standby().prop_map(ToWorker::Standby),
+        any::<u64>().prop_map(ToWorker::Ack),
         any::<u64>().prop_map(ToWorker::Ping),
         data().prop_map(ToWorker::Data),
         taken().prop_map(ToWorker::Taken),
@@ -339,5 +362,7 @@ pub(crate) fn to_client() -> impl Strategy<Value = ToClient> {
         Just(ToClient::Draining),
         (any::<u64>(), any::<u32>(), any::<u32>(), any::<u32>())
             .prop_map(|(nonce, slots, busy, queued)| ToClient::Pong(Pong { nonce, slots, busy, queued })),
+        standby().prop_map(ToClient::Standby),
+        any::<u64>().prop_map(ToClient::Ack),
     ]
 }

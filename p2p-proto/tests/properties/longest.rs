@@ -66,7 +66,14 @@ fn hints() -> Hints {
 }
 
 fn call() -> Vec<u8> {
-    Call { credentials: credentials(), epoch: u32::MAX, setup: SetupId(u64::MAX), hints: hints() }.to_cbor()
+    Call {
+        credentials: credentials(),
+        epoch: u32::MAX,
+        link: SetupId(u64::MAX),
+        setup: SetupId(u64::MAX),
+        hints: hints(),
+    }
+    .to_cbor()
 }
 
 /// The longest of each kind.
@@ -156,11 +163,14 @@ fn a_chunk_and_the_largest_plain_task_fit_in_a_record() {
         timeout_ms: u64::MAX,
         extra_cpus: u32::MAX,
         once: true,
+        memory_mib: u64::MAX,
+        labels: vec!["l".repeat(limits::LABEL_BYTES); limits::LABELS],
+        priority: i8::MIN,
     };
     assert_eq!(task.check(), Ok(()));
     let mut record = Vec::new();
     assert!(
-        record::append(&ToWorker::Submit(Submit { attempt, task }), &mut record),
+        record::append(&ToWorker::Submit(Submit { attempt, task, alone: true }), &mut record),
         "the largest task does not fit in a record"
     );
 }

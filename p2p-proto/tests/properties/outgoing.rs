@@ -145,7 +145,7 @@ fn an_item_that_no_record_holds_is_dropped_and_told() {
     let task = TaskSpec { payload, ..TaskSpec::default() };
     let mut queue = Outgoing::default();
     queue.push(ToWorker::Ping(1)).unwrap();
-    queue.push(ToWorker::Submit(Submit { attempt: AttemptId(1), task })).unwrap();
+    queue.push(ToWorker::Submit(Submit { attempt: AttemptId(1), task, alone: false })).unwrap();
     queue.push(ToWorker::Ping(2)).unwrap();
     let mut fills = Vec::new();
     while !queue.is_empty() {

@@ -106,7 +106,7 @@ pub(crate) fn call() -> Call {
         Hint::Direct("[2001:db8::7]:40002".parse().unwrap()),
         Hint::Relay { host: "relay.example".into(), port: 4001 },
     ];
-    Call { credentials: carol().credentials(), epoch: 1, setup: SetupId(1), hints: Hints(hints) }
+    Call { credentials: carol().credentials(), epoch: 1, link: SetupId(1), setup: SetupId(1), hints: Hints(hints) }
 }
 
 pub(crate) fn answer() -> Answer {

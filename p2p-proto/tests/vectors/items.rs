@@ -1,8 +1,8 @@
 //! Every link item alone, and records that hold several.
 
-use p2p_proto::ids::AttemptId;
+use p2p_proto::ids::{AttemptId, SetupId};
 use p2p_proto::link::item::{
-    Channel, Data, Finished, Item, Note, Open, Pong, Returned, Submit, Taken, ToClient, ToWorker, Want,
+    Channel, Data, Finished, Item, Note, Open, Pong, Returned, Standby, Submit, Taken, ToClient, ToWorker, Want,
 };
 use p2p_proto::link::record;
 use p2p_proto::task::{COMMAND_RUNTIME, Command, Content, Ended, Failure, FailureKind, File, ReturnReason, TaskSpec};
@@ -83,7 +83,8 @@ fn tag(cbor: &[u8]) -> String {
 }
 
 fn open(actor: &Actor, slots: u32) -> Open {
-    Open { version: p2p_proto::VERSION, name: actor.name(), capabilities: vec!["future-word".into()], slots }
+    let capabilities = vec!["future-word".into()];
+    Open { version: p2p_proto::VERSION, name: actor.name(), capabilities, slots, received: None, grace_s: 60 }
 }
 
 fn command() -> Command {
@@ -109,21 +110,28 @@ fn to_worker() -> Vec<(&'static str, ToWorker)> {
         timeout_ms: 60_000,
         extra_cpus: 3,
         once: true,
+        memory_mib: 4096,
+        labels: vec!["gpu".into()],
+        priority: -1,
     };
     let data =
         |channel, end, bytes: &[u8]| ToWorker::Data(Data { attempt: ATTEMPT, channel, end, bytes: bytes.into() });
     vec![
         ("open", ToWorker::Open(open(&carol(), 0))),
+        ("open: a link goes on", ToWorker::Open(Open { received: Some(17), ..open(&carol(), 0) })),
         ("want", ToWorker::Want(Want { tasks: 100, round_trip_us: 25_000 })),
-        ("submit: a command", ToWorker::Submit(Submit { attempt: ATTEMPT, task: plain })),
-        ("submit: everything", ToWorker::Submit(Submit { attempt: AttemptId(u64::MAX), task: full })),
+        ("submit: a command", ToWorker::Submit(Submit { attempt: ATTEMPT, task: plain, alone: false })),
+        ("submit: everything", ToWorker::Submit(Submit { attempt: AttemptId(u64::MAX), task: full, alone: true })),
         ("cancel", ToWorker::Cancel(ATTEMPT)),
+        ("recall", ToWorker::Recall(ATTEMPT)),
         ("ping", ToWorker::Ping(99)),
         ("data: payload", data(Channel::Payload, false, b"abc")),
         ("data: input file 1", data(Channel::Input(1), false, b"abc")),
         ("data: end of stdin", data(Channel::Stdin, true, b"")),
         ("taken", ToWorker::Taken(Taken { attempt: ATTEMPT, channel: Channel::Stdout, bytes: 65_536 })),
+        ("standby: a call", ToWorker::Standby(Standby { setup: SetupId(2), noise: b"message 1".to_vec() })),
         ("bye", ToWorker::Bye),
+        ("ack", ToWorker::Ack(300)),
     ]
 }
 
@@ -183,6 +191,8 @@ fn to_client() -> Vec<(&'static str, ToClient)> {
         ("late", ToClient::TooLate(ATTEMPT)),
         ("draining", ToClient::Draining),
         ("pong", ToClient::Pong(Pong { nonce: 99, slots: 4, busy: 2, queued: 1 })),
+        ("standby: an answer", ToClient::Standby(Standby { setup: SetupId(2), noise: b"message 2".to_vec() })),
+        ("ack", ToClient::Ack(300)),
     ]);
     all
 }

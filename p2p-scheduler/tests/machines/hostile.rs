@@ -33,7 +33,9 @@ fn number(world: &mut World) -> u32 {
 
 fn open(world: &mut World) -> Open {
     let version = if world.random(20) == 0 { u16::MAX } else { p2p_proto::VERSION };
-    Open { version, name: "mallory@box:1".parse().unwrap(), capabilities: Vec::new(), slots: number(world) }
+    let name = "mallory@box:1".parse().unwrap();
+    let slots = number(world);
+    Open { version, name, capabilities: Vec::new(), slots, received: None, grace_s: number(world) }
 }
 
 fn to_worker(world: &mut World) -> ToWorker {
@@ -42,11 +44,11 @@ fn to_worker(world: &mut World) -> ToWorker {
         1 => ToWorker::Want(Want { tasks: number(world), round_trip_us: number(world) }),
         2 => {
             let spec = TaskSpec { extra_cpus: number(world), timeout_ms: u64::MAX, ..task(world.random(50)) };
-            ToWorker::Submit(Submit { attempt: attempt(world), task: spec })
+            ToWorker::Submit(Submit { attempt: attempt(world), task: spec, alone: false })
         }
         3 => ToWorker::Cancel(attempt(world)),
         4 => ToWorker::Ping(world.random(u64::MAX)),
-        _ => ToWorker::Submit(Submit { attempt: attempt(world), task: task(world.random(50)) }),
+        _ => ToWorker::Submit(Submit { attempt: attempt(world), task: task(world.random(50)), alone: true }),
     }
 }
 

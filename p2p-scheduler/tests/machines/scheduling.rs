@@ -81,7 +81,8 @@ fn what_is_submitted_without_a_credit_comes_back() {
     world.submit(client, task(60_000));
     world.run_for(SOON);
     let link = world.links_of(worker)[0];
-    let submit = |id| ToWorker::Submit(p2p_proto::link::item::Submit { attempt: AttemptId(id), task: task(1) });
+    let submit =
+        |id| ToWorker::Submit(p2p_proto::link::item::Submit { attempt: AttemptId(id), task: task(1), alone: false });
     let items = (1000..1100).map(submit).collect();
     world.worker_input(worker, WorkerInput::Items { link, items });
     assert_eq!(world.worker_machine(worker).load(), (1, 0));

@@ -37,7 +37,7 @@ fn connect(world: &World, client: Peer, worker: Peer, setup: u64) -> Connect {
     let credentials = me.credentials(membership.as_ref().unwrap(), world.now());
     let callee = world.me_of(worker).keys();
     let parties = Parties { cluster: CLUSTER.parse().unwrap(), caller: me.keys(), callee };
-    let call = Call { credentials, epoch: 1, setup: SetupId(setup), hints: Hints::default() };
+    let call = Call { credentials, epoch: 1, link: SetupId(setup), setup: SetupId(setup), hints: Hints::default() };
     let entropy = [u8::try_from(setup % 256).unwrap(); 32];
     let (_, noise) = Calling::start(&parties, &me.secret, &call.to_cbor(), entropy).unwrap();
     Connect { caller: me.keys(), callee, setup: SetupId(setup), version: p2p_proto::VERSION, noise }
@@ -198,7 +198,7 @@ fn a_stranger_is_refused() {
     let credentials = me.credentials(elsewhere.kept(stranger).1.as_ref().unwrap(), world.now());
     let callee = world.me_of(worker).keys();
     let parties = Parties { cluster: CLUSTER.parse().unwrap(), caller: me.keys(), callee };
-    let call = Call { credentials, epoch: 1, setup: SetupId(1), hints: Hints::default() };
+    let call = Call { credentials, epoch: 1, link: SetupId(1), setup: SetupId(1), hints: Hints::default() };
     let (_, noise) = Calling::start(&parties, &me.secret, &call.to_cbor(), [1; 32]).unwrap();
     let connect = Connect { caller: me.keys(), callee, setup: SetupId(1), version: p2p_proto::VERSION, noise };
     let since = world.said.len();

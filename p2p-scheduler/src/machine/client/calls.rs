@@ -289,7 +289,7 @@ impl ClientMachine {
         let parties = Parties { cluster: self.me.cluster.clone(), caller: self.me.keys(), callee };
         self.calls.next_setup += 1;
         let setup = SetupId(self.calls.next_setup);
-        let payload = Call { credentials, epoch: FIRST_EPOCH, setup, hints }.to_cbor();
+        let payload = Call { credentials, epoch: FIRST_EPOCH, link: setup, setup, hints }.to_cbor();
         let started = Calling::start(&parties, &self.me.secret, &payload, entropy);
         let noise = match started {
             Ok((_, noise)) => noise,

@@ -323,7 +323,14 @@ impl ClientMachine {
             out.push(ClientOutput::Close(link));
             return;
         };
-        let open = Open { version: VERSION, name: self.me.name.clone(), capabilities: Vec::new(), slots: 0 };
+        let open = Open {
+            version: VERSION,
+            name: self.me.name.clone(),
+            capabilities: Vec::new(),
+            slots: 0,
+            received: None,
+            grace_s: 0,
+        };
         out.push(ClientOutput::Send(link, ToWorker::Open(open)));
         out.push(ClientOutput::Report(ClientReport::Linked { worker: present.name.clone(), path: path.clone() }));
         self.workers.add(now, link, present, path, &self.tasks);
@@ -415,7 +422,8 @@ impl ClientMachine {
             ToClient::Pong(pong) => {
                 self.workers.on_pong(now, link, pong);
             }
-            ToClient::TooLate(_) | ToClient::Data(_) | ToClient::Taken(_) => {}
+            ToClient::TooLate(_) | ToClient::Data(_) | ToClient::Taken(_) | ToClient::Standby(_) | ToClient::Ack(_) => {
+            }
         }
     }
 
@@ -457,7 +465,7 @@ impl ClientMachine {
                 let (attempt, spec) = self.tasks.start(task, link);
                 self.workers.on_submit(link, attempt, task);
                 // In this order: what streams in follows its `Submit`.
-                out.push(ClientOutput::Send(link, ToWorker::Submit(Submit { attempt, task: spec })));
+                out.push(ClientOutput::Send(link, ToWorker::Submit(Submit { attempt, task: spec, alone: false })));
                 out.push(ClientOutput::Attempt { task, link, attempt, worker: name });
             }
         }

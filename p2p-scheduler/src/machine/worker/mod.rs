@@ -275,6 +275,8 @@ impl WorkerMachine {
             name: self.me.name.clone(),
             capabilities: Vec::new(),
             slots: self.config.offer.slots,
+            received: None,
+            grace_s: 0,
         };
         out.push(WorkerOutput::Send(link, ToClient::Open(open)));
         if self.draining {
@@ -332,7 +334,12 @@ impl WorkerMachine {
                 self.drop_link(link, LinkError::Closed, out);
                 self.hello_within(now, limits::HELLO_TTL / 4);
             }
-            ToWorker::Open(_) | ToWorker::Data(_) | ToWorker::Taken(_) => {}
+            ToWorker::Open(_)
+            | ToWorker::Data(_)
+            | ToWorker::Taken(_)
+            | ToWorker::Standby(_)
+            | ToWorker::Ack(_)
+            | ToWorker::Recall(_) => {}
         }
     }
 
