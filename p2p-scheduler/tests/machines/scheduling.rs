@@ -9,7 +9,7 @@ use p2p_proto::limits;
 use p2p_proto::link::item::Returned;
 use p2p_proto::link::{LinkError, ToClient, ToWorker};
 use p2p_proto::task::{Ended, ReturnReason, TaskSpec};
-use p2p_scheduler::machine::client::ClientInput;
+use p2p_scheduler::machine::client::{ClientInput, Needs};
 use p2p_scheduler::machine::worker::WorkerInput;
 use p2p_scheduler::{Outcome, Waiting, WorkerReport};
 
@@ -27,6 +27,10 @@ fn cluster(slots: u32) -> (World, Peer, Peer) {
 
 fn once(spec: TaskSpec) -> TaskSpec {
     TaskSpec { once: true, ..spec }
+}
+
+fn unoffered(cpus: u32) -> Waiting {
+    Waiting::Unoffered(Needs { runtime: "r".to_owned(), cpus, ..Needs::default() })
 }
 
 fn ended(outcome: Option<&Outcome>) -> Option<&Ended> {
@@ -72,7 +76,7 @@ fn a_wide_task_takes_its_slots_and_one_that_fits_nowhere_is_named() {
     world.submit(client, TaskSpec { extra_cpus: 3, ..task(1) });
     world.run_for(SOON);
     let waiting = world.waiting(client);
-    assert_eq!(waiting, Some(Waiting::Unoffered { runtime: "r".to_owned(), cpus: 4 }));
+    assert_eq!(waiting, Some(unoffered(4)));
 }
 
 #[test]
@@ -104,7 +108,7 @@ fn a_task_that_is_handed_back_waits_again_and_does_not_go_round_in_circles() {
     world.run_for(Duration::from_secs(20));
     assert_eq!(ended(world.outcome(client, running)), None, "it was the running one that came back");
     assert_eq!(world.outcome(client, id), None);
-    assert!(matches!(world.waiting(client), Some(Waiting::Unoffered { .. })), "{:?}", world.waiting(client));
+    assert!(matches!(world.waiting(client), Some(Waiting::Unoffered(_))), "{:?}", world.waiting(client));
     let submits = world.runs(client, id);
     assert_eq!(submits, 0);
     // Another worker may.
@@ -193,7 +197,7 @@ fn a_task_is_lost_so_often_and_no_more() {
         match world.outcome(client, id) {
             Some(Outcome::Lost { losses: told, error: LinkError::Lost(_), .. }) => {
                 assert!(lost, "{losses} losses were too many");
-                assert_eq!(*told, losses);
+                assert_eq!(told.len(), if may_again { losses } else { 1 });
             }
             outcome => assert!(!lost, "{losses} losses ended with {outcome:?}"),
         }
@@ -214,7 +218,7 @@ fn a_loss_before_it_ran_costs_nothing() {
     }
     world.run_until(Duration::from_secs(600), |world| world.outcome(client, waits).is_some());
     assert_eq!(ended(world.outcome(client, waits)), Some(&Ended::Exit(0)));
-    assert!(matches!(world.outcome(client, long), Some(Outcome::Lost { losses: 3, .. })));
+    assert!(matches!(world.outcome(client, long), Some(Outcome::Lost { losses, .. }) if losses.len() == 3));
     let _ = first;
 }
 
@@ -358,11 +362,11 @@ fn who_waits_hears_why() {
     assert_eq!(words(world.waiting(client), "no worker is in"), Waiting::NoWorkers(name()));
     world.worker_with("bob", offer(1, &["other"]), None);
     world.run_for(SOON);
-    let unoffered = Waiting::Unoffered { runtime: "r".to_owned(), cpus: 1 };
-    assert_eq!(words(world.waiting(client), "offers the runtime r"), unoffered);
+    let nobody = unoffered(1);
+    assert_eq!(words(world.waiting(client), "offers the runtime r"), nobody);
     world.refuse_links = true;
     let worker = world.worker("bob", 1);
-    world.run_until(SOON, |world| world.waiting(client) != Some(unoffered.clone()));
+    world.run_until(SOON, |world| world.waiting(client) != Some(nobody.clone()));
     let connecting = Waiting::Connecting(vec![world.me_of(worker).name.clone()]);
     assert_eq!(words(world.waiting(client), "connecting to bob@box"), connecting);
     world.run_for(Duration::from_secs(1));
@@ -386,5 +390,5 @@ fn who_waits_hears_why() {
     ] {
         words(Some(Waiting::Denied(name(), why)), part);
     }
-    words(Some(Waiting::Unoffered { runtime: "r".to_owned(), cpus: 4 }), "with 4 slots");
+    words(Some(unoffered(4)), "with 4 slots");
 }

@@ -382,7 +382,7 @@ impl Present {
 
     /// Whether what it offers suffices, as far as it said.
     pub(super) fn could_run(&self, needs: &Needs) -> bool {
-        self.offer.as_ref().is_some_and(|offer| offer.runtimes.contains(&needs.runtime) && offer.slots >= needs.cpus)
+        self.offer.as_ref().is_some_and(|offer| needs.fit(offer.slots, offer))
     }
 }
 

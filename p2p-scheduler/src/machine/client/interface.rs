@@ -49,6 +49,13 @@ pub enum ClientInput {
     Submit(Vec<(TaskId, TaskSpec)>),
     /// End this task.
     Cancel(TaskId),
+    /// The output of this live attempt, which the task's reader does not see, waits for room.
+    Crowded {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: AttemptId,
+    },
     /// Link to every worker there is, to learn about it.
     Survey,
     /// The moment of `wake_at`.
@@ -133,8 +140,9 @@ pub enum Outcome {
         worker: PeerName,
         /// How that link ended.
         error: LinkError,
-        /// Times that it was lost, this one included.
-        losses: u32,
+        /// Workers that were lost while it ran there, or may have, and never came back; empty for a task that starts only once and whose
+        /// last worker gave it up.
+        losses: Vec<PeerName>,
     },
 }
 

@@ -3,9 +3,12 @@
 //! A task waits in the queue of its needs until a worker that fits has granted a credit; workers with a free slot come first, then
 //! those that queue. Each submitted task ends in exactly one [`Outcome`] (I-01).
 
+mod assignment;
 mod calls;
 mod interface;
+mod needs;
 mod status;
+mod stragglers;
 mod tasks;
 mod workers;
 
@@ -13,10 +16,9 @@ use std::time::Duration;
 
 use p2p_proto::board::message::{Hello, Seek};
 use p2p_proto::board::{BoardError, BoardEvent, Envelope, Line, Message};
-use p2p_proto::ids::{MachineKey, PeerName, ProcessKey, TaskId};
-use p2p_proto::link::item::{Open, Returned, Submit};
+use p2p_proto::ids::{MachineKey, PeerName, ProcessKey};
+use p2p_proto::link::item::Open;
 use p2p_proto::link::{LinkError, LinkPath, ToClient, ToWorker};
-use p2p_proto::task::TaskSpec;
 use p2p_proto::trust::Membership;
 use p2p_proto::{VERSION, limits};
 use rand_chacha::ChaCha20Rng;
@@ -24,8 +26,10 @@ use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 use self::calls::Calls;
 pub use self::interface::{ClientInput, ClientOutput, ClientReport, Outcome};
+pub use self::needs::Needs;
 pub use self::status::{Status, Waiting, WorkerStatus};
-use self::tasks::{Lost, Place, Tasks};
+use self::stragglers::Stragglers;
+use self::tasks::Tasks;
 use self::workers::Workers;
 use super::admission::{Admission, AdmissionEvent};
 use super::directory::Directory;
@@ -53,6 +57,7 @@ pub struct ClientMachine {
     calls: Calls,
     workers: Workers,
     tasks: Tasks,
+    stragglers: Stragglers,
     next_link: u64,
     board: BoardState,
     surveying: bool,
@@ -87,6 +92,7 @@ impl ClientMachine {
             directory: Directory::default(),
             workers: Workers::default(),
             tasks: Tasks::default(),
+            stragglers: Stragglers::default(),
             next_link: 0,
             board: BoardState::Joining,
             surveying: false,
@@ -122,6 +128,7 @@ impl ClientMachine {
                 self.seek_if_quiet(now);
             }
             ClientInput::Cancel(task) => self.on_cancel(task, out),
+            ClientInput::Crowded { task, attempt } => self.on_crowded(task, attempt, out),
             ClientInput::Survey => {
                 self.surveying = true;
                 self.calls.look_again();
@@ -134,12 +141,6 @@ impl ClientMachine {
             self.assign(now, out);
             self.call_workers(now, out);
             self.on_time(now, out);
-        }
-    }
-
-    fn on_submit(&mut self, id: TaskId, spec: TaskSpec) {
-        if self.tasks.add(id, spec).is_some() {
-            self.workers.on_class(&self.tasks);
         }
     }
 
@@ -159,7 +160,7 @@ impl ClientMachine {
                 ])
             })
             .flatten();
-        earliest([board, self.workers.wake_at()])
+        earliest([board, self.workers.wake_at(), self.stragglers.wake_at()])
     }
 
     fn on_board(&mut self, now: Now, event: BoardEvent, out: &mut Vec<ClientOutput>) {
@@ -347,30 +348,13 @@ impl ClientMachine {
 
     /// A link is gone: its tasks start elsewhere, if they may (S-04).
     fn drop_worker(&mut self, now: Now, link: LinkId, error: LinkError, out: &mut Vec<ClientOutput>) {
-        let Some(worker) = self.workers.remove(link) else { return };
-        let had_tasks = !worker.attempts.is_empty();
-        let mut again = 0;
-        // In the order in which the worker had them: it runs the first ones first.
-        let mut attempts: Vec<_> = worker.attempts.into_iter().collect();
-        attempts.sort_unstable();
-        for (at, (attempt, task)) in attempts.into_iter().enumerate() {
-            match self.tasks.on_lost(task, attempt, at < worker.slots as usize) {
-                Some(Lost::Again) => {
-                    again += 1;
-                    out.push(ClientOutput::Withdraw { task, attempt });
-                }
-                Some(Lost::Cancelled) => out.push(ClientOutput::Outcome(task, Outcome::Cancelled)),
-                None => {}
-                Some(Lost::Final { losses }) => {
-                    let (worker, error) = (worker.name.clone(), error.clone());
-                    out.push(ClientOutput::Outcome(task, Outcome::Lost { worker, error, losses }));
-                }
-            }
-        }
+        let Some(worker) = self.workers.get_mut(link) else { return };
+        let (name, process, had_tasks) = (worker.name.clone(), worker.process, !worker.attempts.is_empty());
+        let again = self.lose_attempts(link, &error, matches!(error, LinkError::Closed), out);
         // Its hello may be as old as its death: it is called again only when tasks wait, and later each time.
-        self.calls.on_broken(now, worker.process);
+        self.calls.on_broken(now, process);
         if had_tasks || !matches!(error, LinkError::Closed) {
-            out.push(ClientOutput::Report(ClientReport::Unlinked { worker: worker.name, error, again }));
+            out.push(ClientOutput::Report(ClientReport::Unlinked { worker: name, error, again }));
         }
         if self.tasks.queued() > 0 {
             self.seek_soon(now);
@@ -388,28 +372,13 @@ impl ClientMachine {
             ToClient::Open(open) => self.workers.on_open(link, open.slots.min(limits::SLOTS), &self.tasks),
             ToClient::Credit(credits) => self.workers.on_credit(link, credits),
             ToClient::Revoke(credits) => self.workers.on_revoke(link, credits),
-            ToClient::Started(attempt) => {
-                if let Some(task) = worker.attempts.get(&attempt).copied()
-                    && self.tasks.on_started(task, attempt)
-                {
-                    out.push(ClientOutput::Started { task, attempt });
-                }
-            }
+            ToClient::Started(attempt) => self.on_started(now, link, attempt, out),
             ToClient::Note(note) => {
                 if let Some(task) = worker.attempts.get(&note.attempt).copied() {
                     out.push(ClientOutput::Note { task, text: note.text });
                 }
             }
-            ToClient::Finished(finished) => {
-                let name = worker.name.clone();
-                worker.returns = 0;
-                self.calls.forget_failures(worker.process);
-                if let Some(task) = self.workers.on_ended(now, link, finished.attempt)
-                    && self.tasks.on_finished(task, finished.attempt)
-                {
-                    out.push(ClientOutput::Outcome(task, Outcome::Finished { worker: name, finished }));
-                }
-            }
+            ToClient::Finished(finished) => self.on_finished(now, link, finished, out),
             ToClient::Returned(returned) => self.on_returned(now, link, returned, out),
             ToClient::Draining => {
                 out.push(ClientOutput::Report(ClientReport::Draining(worker.name.clone())));
@@ -422,59 +391,8 @@ impl ClientMachine {
             ToClient::Pong(pong) => {
                 self.workers.on_pong(now, link, pong);
             }
-            ToClient::TooLate(_) | ToClient::Data(_) | ToClient::Taken(_) | ToClient::Standby(_) | ToClient::Ack(_) => {
-            }
-        }
-    }
-
-    fn on_returned(&mut self, now: Now, link: LinkId, returned: Returned, out: &mut Vec<ClientOutput>) {
-        let attempt = returned.attempt;
-        let Some(task) = self.workers.on_ended(now, link, attempt) else { return };
-        let never_takes = self.workers.on_returned(link, returned.why);
-        if never_takes && let Some(class) = self.tasks.class_of(task) {
-            self.workers.exclude(link, class, &self.tasks);
-            self.calls.look_again();
-        }
-        match self.tasks.on_returned(task, attempt) {
-            Some(Lost::Again) => out.push(ClientOutput::Withdraw { task, attempt }),
-            Some(Lost::Cancelled | Lost::Final { .. }) => out.push(ClientOutput::Outcome(task, Outcome::Cancelled)),
-            None => {}
-        }
-    }
-
-    fn on_cancel(&mut self, task: TaskId, out: &mut Vec<ClientOutput>) {
-        match self.tasks.cancel(task) {
-            Some(Place::Queued) => out.push(ClientOutput::Outcome(task, Outcome::Cancelled)),
-            Some(Place::Attempt { link, attempt }) => {
-                out.push(ClientOutput::Send(link, ToWorker::Cancel(attempt)));
-            }
-            None => {}
-        }
-    }
-
-    /// Gives waiting tasks to workers that granted credits, and tells workers what waits.
-    fn assign(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
-        let mut served = None;
-        // A class may empty itself meanwhile, so each is looked for behind the last one.
-        while let Some(class) = self.tasks.waiting_after(served) {
-            served = Some(class);
-            while let Some((task, once)) = self.tasks.front(class) {
-                let Some(link) = self.workers.best(class, once) else { break };
-                let Some(worker) = self.workers.get_mut(link) else { break };
-                let name = worker.name.clone();
-                let (attempt, spec) = self.tasks.start(task, link);
-                self.workers.on_submit(link, attempt, task);
-                // In this order: what streams in follows its `Submit`.
-                out.push(ClientOutput::Send(link, ToWorker::Submit(Submit { attempt, task: spec, alone: false })));
-                out.push(ClientOutput::Attempt { task, link, attempt, worker: name });
-            }
-        }
-        // Tells workers how much waits for them, where what they know is too far from that.
-        for link in self.workers.ids() {
-            let tasks = self.tasks.waiting_for(|class| self.workers.fits(link, class));
-            if let Some(want) = self.workers.want(now, link, tasks) {
-                out.push(ClientOutput::Send(link, ToWorker::Want(want)));
-            }
+            ToClient::TooLate(attempt) => self.workers.on_too_late(link, attempt),
+            ToClient::Data(_) | ToClient::Taken(_) | ToClient::Standby(_) | ToClient::Ack(_) => {}
         }
     }
 
@@ -504,6 +422,7 @@ impl ClientMachine {
         for link in self.calls.ids() {
             out.push(ClientOutput::Close(link));
         }
+        self.stragglers.clear();
         for task in self.tasks.drain() {
             out.push(ClientOutput::Outcome(task, Outcome::Cancelled));
         }
@@ -525,20 +444,5 @@ impl ClientMachine {
 
     fn process(&self) -> ProcessKey {
         self.me.secret.process_key()
-    }
-}
-
-/// What a task demands of a worker: tasks with the same needs wait in the same queue.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Needs {
-    /// The runtime.
-    pub runtime: String,
-    /// Slots that it takes.
-    pub cpus: u32,
-}
-
-impl Needs {
-    fn of(spec: &TaskSpec) -> Self {
-        Self { runtime: spec.runtime.clone(), cpus: spec.cpus() }
     }
 }

@@ -8,7 +8,7 @@ use p2p_proto::board::message::DenyReason;
 use p2p_proto::ids::{ClusterName, PeerName};
 use p2p_proto::link::LinkPath;
 
-use super::{BoardState, ClientMachine, HOST_AWAY};
+use super::{BoardState, ClientMachine, HOST_AWAY, Needs};
 use crate::machine::Now;
 
 /// A cluster as one client sees it.
@@ -65,12 +65,7 @@ pub enum Waiting {
     /// No worker is here.
     NoWorkers(ClusterName),
     /// Workers are here, none of which offers this.
-    Unoffered {
-        /// The runtime.
-        runtime: String,
-        /// The slots.
-        cpus: u32,
-    },
+    Unoffered(Needs),
     /// Links are being set up.
     Connecting(Vec<PeerName>),
     /// All workers have enough to do.
@@ -147,11 +142,7 @@ impl ClientMachine {
                     // One that is linked and does not fit has said what it is: only others could still be asked.
                     let offered = present
                         .any(|(process, peer)| peer.could_run(needs) && self.workers.of_process(*process).is_none());
-                    if offered {
-                        Waiting::Connecting(Vec::new())
-                    } else {
-                        Waiting::Unoffered { runtime: needs.runtime.clone(), cpus: needs.cpus }
-                    }
+                    if offered { Waiting::Connecting(Vec::new()) } else { Waiting::Unoffered(needs.clone()) }
                 } else {
                     Waiting::Connecting(Vec::new())
                 }
@@ -202,10 +193,7 @@ impl fmt::Display for Waiting {
             Self::NoWorkers(cluster) => {
                 write!(f, "no worker is in {cluster} now; a friend adds one with: p2p worker --cluster {cluster}")
             }
-            Self::Unoffered { runtime, cpus } if *cpus > 1 => {
-                write!(f, "no worker here offers the runtime {runtime} with {cpus} slots")
-            }
-            Self::Unoffered { runtime, .. } => write!(f, "no worker here offers the runtime {runtime}"),
+            Self::Unoffered(needs) => write!(f, "no worker here offers {needs}"),
             Self::Connecting(workers) if workers.is_empty() => {
                 write!(f, "a worker could not be reached; it is tried again")
             }
