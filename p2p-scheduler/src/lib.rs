@@ -65,7 +65,7 @@ pub use driver::task::{Source, Task, TaskEvent, TaskHandle};
 pub use driver::worker::Worker;
 pub use driver::{Forgetful, Member, TrustStore};
 pub use functions::Functions;
-pub use machine::client::{ClientReport, Outcome, Status, Waiting, WorkerStatus};
+pub use machine::client::{ClientReport, Outcome, Status, TaskState, Waiting, WorkerStatus};
 pub use machine::host::HostReport;
 pub use machine::worker::{WorkerOffer, WorkerReport};
 

@@ -19,7 +19,7 @@ use p2p_proto::link::{ConnectPlan, LinkError, LinkPath, LinkTransport, ToClient,
 use super::task::{Task, TaskEvent, TaskHandle, TaskShared};
 use super::{Clock, LinkEntry, LinkQueue, Member, REPORTS, Timer, TrustStore, entropy, lock};
 use crate::LinkId;
-use crate::machine::client::{ClientInput, ClientMachine, ClientOutput, ClientReport, Status, Waiting};
+use crate::machine::client::{ClientInput, ClientMachine, ClientOutput, ClientReport, Status, TaskState, Waiting};
 
 /// How long [`Client::close`] waits for links and board to take their last lines.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -114,6 +114,12 @@ impl Client {
     pub fn waiting(&self) -> Option<Waiting> {
         let inner = &self.0.inner;
         lock(&inner.core).machine.waiting(inner.clock.now())
+    }
+
+    /// Where an unfinished task is, and so why it has no outcome yet; `None` once it has one.
+    pub fn state(&self, task: TaskId) -> Option<TaskState> {
+        let inner = &self.0.inner;
+        lock(&inner.core).machine.state(inner.clock.now(), task)
     }
 
     /// The next report for a person. Reports that nobody reads in time are dropped. Cancel-safe.

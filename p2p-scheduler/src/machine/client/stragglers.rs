@@ -64,6 +64,11 @@ impl Stragglers {
         due
     }
 
+    /// Since when it runs, if its worker said so.
+    pub(super) fn since(&self, attempt: AttemptId) -> Option<Duration> {
+        self.running.get(&attempt).map(|running| running.since)
+    }
+
     pub(super) fn wake_at(&self) -> Option<Duration> {
         self.looks.first().map(|(at, _)| *at)
     }

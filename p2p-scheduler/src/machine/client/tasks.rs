@@ -14,9 +14,11 @@ use p2p_proto::ids::{AttemptId, PeerName, ProcessKey, TaskId};
 use p2p_proto::limits;
 use p2p_proto::task::TaskSpec;
 
-use self::attempt::{Attempt, Blame};
+pub(super) use self::attempt::Attempt;
+use self::attempt::Blame;
 pub(super) use self::class::{ClassId, Classes};
 use super::Needs;
+use super::state::Stays;
 use crate::LinkId;
 
 /// All unfinished tasks.
@@ -352,11 +354,22 @@ impl Tasks {
         runtimes.all(|other| other == first).then(|| first.clone())
     }
 
-    /// Where a task is: its live attempts by link, oldest first, whether each runs, and whether the task waits for a worker.
-    pub(super) fn places(&self, id: TaskId) -> Option<(Vec<(LinkId, bool)>, bool)> {
+    /// A task's live attempts, oldest first, and whether it waits for a worker; not counting one for a copy.
+    pub(super) fn attempts(&self, id: TaskId) -> Option<(&[Attempt], bool)> {
         let task = self.tasks.get(&id)?;
-        let attempts = task.attempts.iter().map(|attempt| (attempt.link, attempt.started)).collect();
-        Some((attempts, task.queued == Queued::Yes))
+        Some((&task.attempts, task.queued == Queued::Yes))
+    }
+
+    /// Why a task all of whose attempts have no connection does not wait for another worker.
+    pub(super) fn stays(&self, id: TaskId) -> Option<Stays> {
+        let task = self.tasks.get(&id)?;
+        Some(if task.never_again() {
+            Stays::Once
+        } else if task.under_suspicion() >= limits::LOSSES as usize {
+            Stays::Suspect
+        } else {
+            Stays::Soon
+        })
     }
 
     fn attempt_mut(&mut self, id: TaskId, attempt: AttemptId) -> Option<&mut Attempt> {

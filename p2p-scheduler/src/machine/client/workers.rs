@@ -77,6 +77,10 @@ impl Workers {
         self.links.remove(&link)
     }
 
+    pub(super) fn get(&self, link: LinkId) -> Option<&Worker> {
+        self.links.get(&link)
+    }
+
     pub(super) fn get_mut(&mut self, link: LinkId) -> Option<&mut Worker> {
         self.links.get_mut(&link)
     }

@@ -8,13 +8,13 @@ use crate::LinkId;
 
 /// An attempt without an end.
 #[derive(Debug)]
-pub(super) struct Attempt {
-    pub(super) link: LinkId,
-    pub(super) id: AttemptId,
+pub(in super::super) struct Attempt {
+    pub(in super::super) link: LinkId,
+    pub(in super::super) id: AttemptId,
     /// Its worker said that it runs.
-    pub(super) started: bool,
+    pub(in super::super) started: bool,
     /// Its link has no connection now.
-    pub(super) broken: bool,
+    pub(in super::super) broken: bool,
     /// It ran when the connection broke, or may have: perhaps it took its worker down.
     pub(super) suspect: bool,
 }
