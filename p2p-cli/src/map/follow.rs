@@ -200,7 +200,7 @@ impl Following {
             Outcome::Finished { finished, worker } => (finished, worker),
             Outcome::Cancelled => return self.done.verdict = self.cancelled(),
             Outcome::Lost { worker, error, losses } => {
-                let trouble = lost(&worker.to_string(), &error.to_string(), losses);
+                let trouble = lost(&worker.to_string(), &error.to_string(), &losses);
                 self.done.worker = Some(worker);
                 return self.done.verdict = Verdict::failed(trouble.to_string());
             }

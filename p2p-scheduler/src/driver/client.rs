@@ -19,7 +19,9 @@ use p2p_proto::link::{ConnectPlan, LinkError, LinkPath, LinkTransport, ToClient,
 use super::task::{Task, TaskEvent, TaskHandle, TaskShared};
 use super::{Clock, LinkEntry, LinkQueue, Member, REPORTS, Timer, TrustStore, entropy, lock};
 use crate::LinkId;
-use crate::machine::client::{ClientInput, ClientMachine, ClientOutput, ClientReport, Status, TaskState, Waiting};
+use crate::machine::client::{
+    ClientInput, ClientMachine, ClientOutput, ClientReport, Needs, Status, TaskState, Waiting,
+};
 
 /// How long [`Client::close`] waits for links and board to take their last lines.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -114,6 +116,13 @@ impl Client {
     pub fn waiting(&self) -> Option<Waiting> {
         let inner = &self.0.inner;
         lock(&inner.core).machine.waiting(inner.clock.now())
+    }
+
+    /// Why a task like this one would wait if it were submitted now; `None` if it would start at once, as far as is known after a
+    /// [`Client::survey`].
+    pub fn prospect(&self, task: &Task) -> Option<Waiting> {
+        let inner = &self.0.inner;
+        lock(&inner.core).machine.prospect(inner.clock.now(), &Needs::of(&task.spec))
     }
 
     /// Where an unfinished task is, and so why it has no outcome yet; `None` once it has one.

@@ -21,7 +21,8 @@ pub struct Needs {
 }
 
 impl Needs {
-    pub(super) fn of(spec: &TaskSpec) -> Self {
+    /// What this task demands.
+    pub fn of(spec: &TaskSpec) -> Self {
         let mut labels = spec.labels.clone();
         labels.sort_unstable();
         labels.dedup();

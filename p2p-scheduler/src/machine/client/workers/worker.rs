@@ -8,6 +8,7 @@ use p2p_proto::ids::{AttemptId, PeerName, ProcessKey, TaskId};
 use p2p_proto::link::LinkPath;
 use p2p_proto::link::item::{Pong, Want};
 
+use super::super::Needs;
 use super::super::tasks::{ClassId, Tasks};
 use crate::machine::Now;
 use crate::machine::directory::Present;
@@ -77,6 +78,11 @@ impl Worker {
 
     pub(in super::super) fn fits(&self, class: ClassId) -> bool {
         !self.draining && self.fits.get(class.0).copied().unwrap_or(false)
+    }
+
+    /// Whether it offers what such a task needs.
+    pub(in super::super) fn could_run(&self, needs: &Needs) -> bool {
+        !self.draining && !self.broken && needs.fit(self.slots, &self.offer)
     }
 
     /// Works out anew what it could run.
