@@ -51,6 +51,14 @@ pub enum ClientInput {
     Cancel(TaskId),
     /// Link to every worker there is, to learn about it.
     Survey,
+    /// This attempt's output waits for the reader, who is shown another attempt of the task: it will not end unless it is shown. Said once
+    /// of each attempt.
+    Crowded {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: AttemptId,
+    },
     /// The moment of `wake_at`.
     Tick,
     /// Leave: cancel everything and close.
@@ -99,6 +107,8 @@ pub enum ClientOutput {
     Note {
         /// Which task.
         task: TaskId,
+        /// Which attempt says it.
+        attempt: AttemptId,
         /// The words.
         text: String,
     },

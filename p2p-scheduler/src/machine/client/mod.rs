@@ -127,7 +127,8 @@ impl ClientMachine {
                 self.calls.look_again();
                 self.seek_soon(now);
             }
-            ClientInput::Tick => {}
+            // A task has one attempt at a time, and that one is shown.
+            ClientInput::Crowded { .. } | ClientInput::Tick => {}
             ClientInput::Leave => self.leave(now, out),
         }
         if !self.left {
@@ -397,7 +398,7 @@ impl ClientMachine {
             }
             ToClient::Note(note) => {
                 if let Some(task) = worker.attempts.get(&note.attempt).copied() {
-                    out.push(ClientOutput::Note { task, text: note.text });
+                    out.push(ClientOutput::Note { task, attempt: note.attempt, text: note.text });
                 }
             }
             ToClient::Finished(finished) => {
