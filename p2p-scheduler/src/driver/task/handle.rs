@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use p2p_proto::ids::{PeerName, TaskId};
-use p2p_proto::link::item::Channel;
-use p2p_proto::task::Content;
+use p2p_proto::link::item::{Channel, Finished};
+use p2p_proto::task::{Content, Ended, Failure, FailureKind};
 
 use super::TaskShared;
 use crate::driver::client::ClientInner;
@@ -69,7 +69,8 @@ impl TaskHandle {
         None
     }
 
-    /// Waits for the outcome; output on the way is dropped, a streamed value is gathered into the outcome.
+    /// Waits for the outcome; output on the way is dropped, a streamed value is gathered into the outcome. A value of which a part is
+    /// missing is a [`Failure`], never a short value: so it is when a part of it was handed out by [`TaskHandle::next`] before.
     ///
     /// Cancel-safe in that the outcome is not lost to another call, but output dropped on the way is.
     pub async fn outcome(mut self) -> Outcome {
@@ -79,10 +80,8 @@ impl TaskHandle {
                 Some(TaskEvent::Data { channel: Channel::Value, bytes, .. }) => value.extend_from_slice(&bytes),
                 Some(TaskEvent::Again) => value.clear(),
                 Some(TaskEvent::Outcome(mut outcome)) => {
-                    if let Outcome::Finished { finished, .. } = &mut outcome
-                        && matches!(finished.value, Content::Streamed(_))
-                    {
-                        finished.value = Content::Inline(value);
+                    if let Outcome::Finished { finished, .. } = &mut outcome {
+                        put_value(finished, value);
                     }
                     return outcome;
                 }
@@ -98,6 +97,25 @@ impl TaskHandle {
         if let Some(client) = self.client.upgrade() {
             client.cancel(self.shared.id);
         }
+    }
+}
+
+/// Puts the gathered value where a streamed one was announced.
+fn put_value(finished: &mut Finished, value: Vec<u8>) {
+    let Content::Streamed(announced) = finished.value else { return };
+    let gathered = value.len() as u64;
+    if gathered == announced {
+        finished.value = Content::Inline(value);
+        return;
+    }
+    finished.value = Content::default();
+    // Why it failed by itself says more.
+    if !matches!(finished.ended, Ended::Failed(_)) {
+        let message = format!(
+            "its value has {announced} bytes, but {gathered} were gathered: the worker sent another one than it announced, or a part \
+             was read before"
+        );
+        finished.ended = Ended::Failed(Failure::new(FailureKind::Malformed, message));
     }
 }
 
@@ -120,8 +138,6 @@ mod tests {
     use super::super::recorder::{Recorder, data, finished, worker};
     use super::*;
     use p2p_proto::ids::AttemptId;
-    use p2p_proto::link::item::Finished;
-    use p2p_proto::task::Ended;
 
     const FIRST: AttemptId = AttemptId(1);
     const SECOND: AttemptId = AttemptId(2);
@@ -134,6 +150,34 @@ mod tests {
 
     fn outcome_of(attempt: AttemptId, value: Content, ended: Ended) -> Outcome {
         Outcome::Finished { worker: worker("bob"), finished: Finished { value, ended, ..finished(attempt) } }
+    }
+
+    #[test]
+    fn a_gathered_value_has_the_length_that_was_announced() {
+        let failed = || Ended::Failed(Failure::new(FailureKind::FunctionFailed, "of its own"));
+        let cases = [
+            (Content::Streamed(6), Ended::Exit(0), Ok(b"abcdef".to_vec())),
+            (Content::Inline(b"x".to_vec()), Ended::Exit(0), Ok(b"x".to_vec())),
+            (Content::Streamed(5), Ended::Exit(0), Err("its value has 5 bytes, but 6 were gathered")),
+            (Content::Streamed(7), Ended::Exit(0), Err("its value has 7 bytes, but 6 were gathered")),
+            (Content::Streamed(7), failed(), Err("of its own")),
+        ];
+        for (announced, ended, expected) in cases {
+            let (shared, handle) = task();
+            shared.on_data(data(FIRST, Channel::Value, b"abc", false)).unwrap();
+            shared.on_data(data(FIRST, Channel::Value, b"def", true)).unwrap();
+            shared.on_outcome(outcome_of(FIRST, announced.clone(), ended));
+            let outcome = async_std::task::block_on(handle.outcome());
+            let Outcome::Finished { finished, .. } = outcome else { panic!("{outcome:?}") };
+            match (expected, finished.ended) {
+                (Ok(value), Ended::Exit(0)) => assert_eq!(finished.value, Content::Inline(value)),
+                (Err(words), Ended::Failed(failure)) => {
+                    assert!(failure.message.starts_with(words), "{}", failure.message);
+                    assert_eq!(finished.value, Content::default(), "half a value is none");
+                }
+                (_, ended) => panic!("{announced:?} gave {ended:?}"),
+            }
+        }
     }
 
     #[test]
