@@ -154,6 +154,46 @@ impl Task {
         self
     }
 
+    /// Gives it only to workers that have this much memory for it, MiB; 0, which is the default, for little (S-03).
+    ///
+    /// It is what the task asks for, not a limit on what it may take.
+    pub fn memory_mib(mut self, memory_mib: u64) -> Self {
+        self.spec.memory_mib = memory_mib;
+        self
+    }
+
+    /// Gives it only to workers that offer this word, such as `gpu` (S-03). Several labels must all be offered.
+    ///
+    /// # Errors
+    /// A [`Failure`] when the label is empty, has a control character or more than [`limits::LABEL_BYTES`], or there are more than
+    /// [`limits::LABELS`].
+    pub fn label(mut self, label: &str) -> Result<Self, Failure> {
+        if label.is_empty() || label.chars().any(char::is_control) {
+            let message = format!("the label {label:?} is refused: a label is a word, as workers offer it");
+            return Err(Failure::new(FailureKind::Malformed, message));
+        }
+        if label.len() > limits::LABEL_BYTES {
+            let message = format!("the label {label:?} is too long: a label may have {} bytes", limits::LABEL_BYTES);
+            return Err(Failure::new(FailureKind::TooLarge, message));
+        }
+        if self.spec.labels.iter().any(|known| known == label) {
+            return Ok(self);
+        }
+        if self.spec.labels.len() >= limits::LABELS {
+            let message = format!("a task may ask for at most {} labels", limits::LABELS);
+            return Err(Failure::new(FailureKind::TooLarge, message));
+        }
+        self.spec.labels.push(label.to_owned());
+        Ok(self)
+    }
+
+    /// Lets it start before those of its user's waiting tasks that have a lower priority; 0 is the default. Other users' tasks are not
+    /// held up by it: shares between users are fair whatever they ask for (S-01).
+    pub fn priority(mut self, priority: i8) -> Self {
+        self.spec.priority = priority;
+        self
+    }
+
     /// Never starts it a second time, even if its worker is lost.
     pub fn once(mut self) -> Self {
         self.spec.once = true;
@@ -175,6 +215,9 @@ fn is_executable(_: &std::fs::Metadata) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use p2p_proto::ids::AttemptId;
+    use p2p_proto::link::item::Submit;
+    use p2p_proto::link::{ToWorker, record};
 
     #[test]
     fn names_that_would_not_fit_one_item_are_refused_when_the_task_is_made() {
@@ -189,5 +232,57 @@ mod tests {
             task = task.and_then(|task| task.output(&long));
         }
         assert_eq!(task.unwrap_err().kind, FailureKind::TooLarge);
+    }
+
+    #[test]
+    fn a_label_is_a_word_within_its_bounds() {
+        let task = |labels: &[String]| {
+            labels.iter().try_fold(Task::new("command", Vec::new()), |task, label| task.label(label))
+        };
+        let words = |count: usize| (0..count).map(|n| format!("label-{n}")).collect::<Vec<_>>();
+        let good =
+            [vec!["gpu".to_owned(), "gpu".to_owned()], vec!["l".repeat(limits::LABEL_BYTES)], words(limits::LABELS)];
+        for (labels, kept) in good.iter().zip([1, 1, limits::LABELS]) {
+            assert_eq!(task(labels).map(|task| task.spec.labels.len()), Ok(kept));
+        }
+        let bad = [
+            (FailureKind::Malformed, vec![String::new()]),
+            (FailureKind::Malformed, vec!["a\nb".to_owned()]),
+            (FailureKind::TooLarge, vec!["l".repeat(limits::LABEL_BYTES + 1)]),
+            (FailureKind::TooLarge, words(limits::LABELS + 1)),
+        ];
+        for (kind, labels) in bad {
+            assert_eq!(task(&labels).unwrap_err().kind, kind, "{labels:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_task_asks_for_reaches_its_spec() {
+        let task = Task::new("command", Vec::new()).memory_mib(2048).priority(-3).cpus(4).once();
+        let spec = task.label("gpu").unwrap().spec;
+        assert_eq!((spec.memory_mib, spec.priority, spec.extra_cpus, spec.once), (2048, -3, 3, true));
+        assert_eq!((spec.check(), &spec.labels[..]), (Ok(()), &["gpu".to_owned()][..]));
+    }
+
+    #[test]
+    fn the_largest_task_that_can_be_made_fits_one_item() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("input");
+        std::fs::write(&path, vec![0xff; usize::try_from(INLINE_TOTAL_BYTES).unwrap() - limits::PAYLOAD_BYTES])
+            .unwrap();
+        let mut task = Task::new(&"r".repeat(limits::RUNTIME_BYTES), vec![0xff; limits::PAYLOAD_BYTES]);
+        // As many names as there may be, as long as they may be together.
+        let name = |n: usize| format!("{n:0width$}", width = limits::FILE_NAMES_BYTES / limits::FILES / 2);
+        for n in 0..limits::FILES {
+            task = task.input(&name(n), &path).unwrap().output(&name(n)).unwrap();
+        }
+        for n in 0..limits::LABELS {
+            task = task.label(&format!("{n:0width$}", width = limits::LABEL_BYTES)).unwrap();
+        }
+        let task = task.memory_mib(u64::MAX).priority(i8::MIN).cpus(u32::MAX).timeout(Duration::MAX).once();
+        let Task { spec, sources, .. } = task.stdin(futures::io::empty());
+        assert_eq!((spec.check(), sources.len()), (Ok(()), limits::FILES), "all but one file stream, and stdin");
+        let submit = ToWorker::Submit(Submit { attempt: AttemptId(u64::MAX), task: spec, alone: true });
+        assert!(record::append(&submit, &mut Vec::new()));
     }
 }
