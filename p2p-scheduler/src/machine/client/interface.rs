@@ -49,16 +49,15 @@ pub enum ClientInput {
     Submit(Vec<(TaskId, TaskSpec)>),
     /// End this task.
     Cancel(TaskId),
-    /// Link to every worker there is, to learn about it.
-    Survey,
-    /// This attempt's output waits for the reader, who is shown another attempt of the task: it will not end unless it is shown. Said once
-    /// of each attempt.
+    /// The output of this live attempt, which the task's reader does not see, waits for room.
     Crowded {
         /// Which task.
         task: TaskId,
         /// Which attempt.
         attempt: AttemptId,
     },
+    /// Link to every worker there is, to learn about it.
+    Survey,
     /// The moment of `wake_at`.
     Tick,
     /// Leave: cancel everything and close.

@@ -122,13 +122,14 @@ impl ClientMachine {
                 self.seek_if_quiet(now);
             }
             ClientInput::Cancel(task) => self.on_cancel(task, out),
+            // A task has one attempt at a time, and that one is shown.
+            ClientInput::Crowded { .. } => {}
             ClientInput::Survey => {
                 self.surveying = true;
                 self.calls.look_again();
                 self.seek_soon(now);
             }
-            // A task has one attempt at a time, and that one is shown.
-            ClientInput::Crowded { .. } | ClientInput::Tick => {}
+            ClientInput::Tick => {}
             ClientInput::Leave => self.leave(now, out),
         }
         if !self.left {
