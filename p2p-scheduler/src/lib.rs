@@ -61,7 +61,7 @@ pub mod memory;
 
 pub use driver::client::Client;
 pub use driver::host::Host;
-pub use driver::task::{Source, Task, TaskEvent, TaskHandle};
+pub use driver::task::{Task, TaskEvent, TaskHandle};
 pub use driver::worker::Worker;
 pub use driver::{Forgetful, Member, TrustStore};
 pub use functions::Functions;

@@ -159,7 +159,7 @@ fn on_event(
         TaskEvent::Note(text) => say::info(&say::harmless(&text)),
         TaskEvent::Again => {
             outputs.discard();
-            say::info("its worker was lost: it starts again on another one, and what it printed comes again");
+            say::info("another attempt takes its place, on another worker: what it printed comes again");
         }
         TaskEvent::Outcome(_) => {}
     }

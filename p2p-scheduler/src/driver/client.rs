@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_std::channel::{Receiver, Sender, bounded};
@@ -16,7 +16,7 @@ use p2p_proto::ids::{AttemptId, Role, TaskId};
 use p2p_proto::limits;
 use p2p_proto::link::{ConnectPlan, LinkError, LinkPath, LinkTransport, ToClient, ToWorker};
 
-use super::task::{Task, TaskEvent, TaskHandle, TaskShared};
+use super::task::{Task, TaskHandle, TaskShared};
 use super::{Clock, LinkEntry, LinkQueue, Member, REPORTS, Timer, TrustStore, entropy, lock};
 use crate::LinkId;
 use crate::machine::client::{
@@ -239,19 +239,10 @@ impl ClientInner {
             }
             ClientOutput::Attempt { task, link, attempt, worker } => {
                 let (Some(shared), Some(entry)) = (core.tasks.get(&task), core.links.get(&link)) else { return };
-                shared.on_attempt(attempt, Arc::clone(&entry.queue));
-                shared.push(TaskEvent::Sent(worker));
+                shared.on_attempt(attempt, worker, entry.queue.clone());
                 core.attempts.insert(attempt, (link, Arc::clone(shared)));
-                if let Some(sources) = shared.take_sources() {
-                    let (inner, shared) = (Arc::downgrade(self), Arc::clone(shared));
-                    async_std::task::spawn(async move {
-                        if let Err(fault) = shared.pump(sources).await {
-                            shared.push(TaskEvent::Note(fault));
-                            if let Some(inner) = inner.upgrade() {
-                                inner.cancel(shared.id);
-                            }
-                        }
-                    });
+                if shared.has_sources() {
+                    async_std::task::spawn(pump(Arc::downgrade(self), Arc::clone(shared), attempt));
                 }
             }
             ClientOutput::Withdraw { task, attempt } => {
@@ -265,14 +256,16 @@ impl ClientInner {
                     shared.on_started(attempt);
                 }
             }
-            ClientOutput::Note { task, text } => {
+            ClientOutput::Note { task, attempt, text } => {
                 if let Some(shared) = core.tasks.get(&task) {
-                    shared.push(TaskEvent::Note(text));
+                    shared.on_note(attempt, text);
                 }
             }
             ClientOutput::Outcome(task, outcome) => {
-                if let Some(attempt) = core.tasks.remove(&task).and_then(|shared| shared.on_outcome(outcome)) {
-                    core.attempts.remove(&attempt);
+                if let Some(shared) = core.tasks.remove(&task) {
+                    for attempt in shared.on_outcome(outcome) {
+                        core.attempts.remove(&attempt);
+                    }
                 }
                 self.finished.notify(usize::MAX);
             }
@@ -345,11 +338,15 @@ impl ClientInner {
     fn on_items(self: &Arc<Self>, link: LinkId, items: Vec<ToClient>) -> Result<(), ProtoError> {
         let mut core = lock(&self.core);
         let mut control = Vec::with_capacity(items.len());
+        let mut crowded = Vec::new();
         for item in items {
             match item {
                 ToClient::Data(data) => {
-                    if let Some((_, shared)) = core.attempts.get(&data.attempt).filter(|(of, _)| *of == link) {
-                        shared.on_data(data)?;
+                    let attempt = data.attempt;
+                    if let Some((_, shared)) = core.attempts.get(&attempt).filter(|(of, _)| *of == link)
+                        && shared.on_data(data)?
+                    {
+                        crowded.push(ClientInput::Crowded { task: shared.id, attempt });
                     }
                 }
                 ToClient::Taken(taken) => {
@@ -362,6 +359,9 @@ impl ClientInner {
         }
         if !control.is_empty() {
             self.drive_locked(&mut core, ClientInput::Items { link, items: control });
+        }
+        for input in crowded {
+            self.drive_locked(&mut core, input);
         }
         Ok(())
     }
@@ -381,6 +381,16 @@ impl ClientInner {
         loop {
             self.timer.tick(&self.clock).await;
             self.drive(ClientInput::Tick);
+        }
+    }
+}
+
+/// Sends a task's streamed input to one attempt; a task whose input cannot be read is cancelled.
+async fn pump(inner: Weak<ClientInner>, shared: Arc<TaskShared>, attempt: AttemptId) {
+    if let Err(fault) = shared.pump(attempt).await {
+        shared.on_unreadable(fault);
+        if let Some(inner) = inner.upgrade() {
+            inner.cancel(shared.id);
         }
     }
 }

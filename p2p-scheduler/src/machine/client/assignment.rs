@@ -67,13 +67,12 @@ impl ClientMachine {
         }
     }
 
-    /// The output of an attempt that the reader does not see waits for room: if the attempt that he does see has no connection, he will
-    /// see this one instead.
+    /// The output of an attempt that the reader does not see waits for room.
     pub(super) fn on_crowded(&mut self, task: TaskId, attempt: AttemptId, out: &mut Vec<ClientOutput>) {
-        let Some((link, broken)) = self.tasks.broken_before(task, attempt) else { return };
-        self.tasks.give_up(task, broken);
-        cancel(vec![(link, broken)], out);
-        out.push(ClientOutput::Withdraw { task, attempt: broken });
+        if let Some((link, attempt)) = self.tasks.on_crowded(task, attempt) {
+            cancel(vec![(link, attempt)], out);
+            out.push(ClientOutput::Withdraw { task, attempt });
+        }
     }
 
     /// The link has no connection: what it had may be lost.

@@ -106,6 +106,8 @@ pub enum ClientOutput {
     Note {
         /// Which task.
         task: TaskId,
+        /// Which attempt says it.
+        attempt: AttemptId,
         /// The words.
         text: String,
     },

@@ -377,7 +377,7 @@ impl ClientMachine {
             ToClient::Started(attempt) => self.on_started(now, link, attempt, out),
             ToClient::Note(note) => {
                 if let Some(task) = worker.attempts.get(&note.attempt).copied() {
-                    out.push(ClientOutput::Note { task, text: note.text });
+                    out.push(ClientOutput::Note { task, attempt: note.attempt, text: note.text });
                 }
             }
             ToClient::Finished(finished) => self.on_finished(now, link, finished, out),

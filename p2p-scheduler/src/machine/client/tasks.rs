@@ -39,6 +39,8 @@ struct Task {
     class: ClassId,
     queued: Queued,
     cancelled: bool,
+    /// A copy of it would write more than can wait for its turn.
+    uncopied: bool,
     attempts: Vec<Attempt>,
     /// Workers that were lost while they ran it, or may have.
     losses: Vec<(ProcessKey, PeerName)>,
@@ -105,7 +107,8 @@ impl Tasks {
         }
         let (class, is_new) = self.classes.of_needs(Needs::of(&spec));
         let (attempts, losses) = Default::default();
-        self.tasks.insert(id, Task { spec, class, queued: Queued::No, cancelled: false, attempts, losses });
+        self.tasks
+            .insert(id, Task { spec, class, queued: Queued::No, cancelled: false, uncopied: false, attempts, losses });
         self.classes.get_mut(class).unfinished += 1;
         self.enqueue(id, Queued::Yes, false);
         is_new.then_some(class)
@@ -201,7 +204,7 @@ impl Tasks {
     /// Whether a copy of the task's one attempt may be started (S-05). If so, it waits for a worker.
     pub(super) fn copy(&mut self, id: TaskId) -> bool {
         let Some(task) = self.tasks.get(&id) else { return false };
-        let may = !task.cancelled && !task.spec.once && !task.spec.stdin && task.losses.is_empty();
+        let may = !task.cancelled && !task.uncopied && !task.spec.once && !task.spec.stdin && task.losses.is_empty();
         let fit = may && task.queued == Queued::No && task.attempts.len() == 1;
         if fit {
             self.enqueue(id, Queued::Copy, true);
@@ -284,18 +287,30 @@ impl Tasks {
         self.give_up(id, attempt).then(|| self.after(id))
     }
 
-    /// Forgets one of several attempts. Returns whether it was live.
-    pub(super) fn give_up(&mut self, id: TaskId, attempt: AttemptId) -> bool {
+    /// Forgets one attempt. Returns whether it was live.
+    fn give_up(&mut self, id: TaskId, attempt: AttemptId) -> bool {
         let Some(task) = self.tasks.get_mut(&id) else { return false };
         let before = task.attempts.len();
         task.attempts.retain(|known| known.id != attempt);
         task.attempts.len() < before
     }
 
-    /// The attempt that the task's reader sees, if its link is broken and another attempt goes on.
-    pub(super) fn broken_before(&self, id: TaskId, attempt: AttemptId) -> Option<(LinkId, AttemptId)> {
-        let first = self.tasks.get(&id)?.attempts.first()?;
-        (first.broken && first.id != attempt).then_some((first.link, first.id))
+    /// The output of a live attempt that the task's reader does not see waits for him. Which attempt to give up for that: the one he sees if it
+    /// has no connection; else this one, for it cannot win, and is not tried again.
+    pub(super) fn on_crowded(&mut self, id: TaskId, attempt: AttemptId) -> Option<(LinkId, AttemptId)> {
+        let task = self.tasks.get_mut(&id)?;
+        let seen = task.attempts.first()?;
+        let given_up = if seen.broken {
+            (seen.link, seen.id)
+        } else {
+            task.uncopied = true;
+            task.attempts.iter().find(|known| known.id == attempt).map(|known| (known.link, known.id))?
+        };
+        if task.attempts.len() < 2 {
+            return None;
+        }
+        task.attempts.retain(|known| known.id != given_up.1);
+        Some(given_up)
     }
 
     /// A process that was believed lost is there: nothing that ran on it took it down.
@@ -577,6 +592,25 @@ mod tests {
         assert_eq!(tasks.cancel(id), Some(Cancelling { over: false, attempts: vec![(HERE, first)] }));
         assert_eq!(tasks.on_broken(id, first, true), Some(After::Cancelled));
         assert_eq!(tasks.unfinished(), 0);
+    }
+
+    /// Columns: whether the attempt that is seen has no connection; then: whether it is given up for the one that is not.
+    #[test]
+    fn an_attempt_whose_output_cannot_wait_is_seen_or_given_up() {
+        for seen_broken in [true, false] {
+            let (mut tasks, id, _) = tasks(TaskSpec::default());
+            let seen = begin(&mut tasks, HERE).attempt;
+            tasks.on_broken(id, seen, true);
+            assert!(tasks.elsewhere(id, seen));
+            assert_eq!(tasks.on_crowded(id, seen), None, "it is the only one");
+            let other = begin(&mut tasks, THERE).attempt;
+            if !seen_broken {
+                tasks.on_resumed(id, seen);
+            }
+            let given_up = if seen_broken { (HERE, seen) } else { (THERE, other) };
+            assert_eq!(tasks.on_crowded(id, other), Some(given_up));
+            assert!(!tasks.copy(id) || seen_broken);
+        }
     }
 
     #[test]
