@@ -48,6 +48,7 @@ pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Troub
     let offer = WorkerOffer {
         offer: Offer { slots, free: slots, labels: options.labels.clone(), ..Offer::default() },
         allow: (!options.allow.is_empty()).then(|| options.allow.iter().cloned().collect()),
+        weights: Default::default(),
     };
     let store = Arc::clone(&wiring.home) as Arc<dyn TrustStore>;
     let worker = Worker::join(&wiring.member, offer, Arc::new(executor), wiring.board(), wiring.transport(), store)
@@ -66,7 +67,7 @@ pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Troub
                 match stops {
                     1 => worker.drain(),
                     2 => {
-                        say::info("killing what runs");
+                        say::info("killing what runs, handing back what waits");
                         worker.stop();
                     }
                     _ => return Ok(Code::Interrupted.into()),
@@ -129,9 +130,13 @@ impl Told {
             WorkerReport::Linked { user, path } => say::info(&format!("{user} is linked, {path}")),
             WorkerReport::Unlinked { user, error } => log::info!("the link to {user} ended: {error}"),
             WorkerReport::Refused { why } => say::info(why),
-            WorkerReport::Draining { running: 0 } => say::info("leaving"),
-            WorkerReport::Draining { running } => {
+            WorkerReport::Draining { running: 0, queued: 0 } => say::info("leaving"),
+            WorkerReport::Draining { running, queued: 0 } => {
                 say::info(&format!("no more tasks; {running} still run (interrupt again to kill them)"));
+            }
+            WorkerReport::Draining { running, queued } => {
+                let again = "interrupt again to kill the first and hand back the others";
+                say::info(&format!("no more tasks; {running} still run and {queued} wait ({again})"));
             }
         }
         Ok(())
