@@ -49,7 +49,7 @@ impl Machines {
             host: HostMachine::new(me(OWNER, Role::Host)?, [GUEST.parse()?], [], 0),
             worker: WorkerMachine::new(
                 me(GUEST, Role::Worker)?,
-                WorkerOffer { offer, allow: None },
+                WorkerOffer { offer, allow: None, weights: Default::default() },
                 now,
                 None,
                 None,

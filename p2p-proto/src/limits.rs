@@ -68,6 +68,8 @@ pub const LINK_CONTROL_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 pub const PREFETCH: u32 = 1024;
 /// Slots that a worker offers, at most.
 pub const SLOTS: u32 = 4096;
+/// A user's share of a worker in relation to others of weight 1, at most (S-01).
+pub const WEIGHT: u32 = 1000;
 /// Links that one client keeps, at most (B-03).
 pub const CLIENT_LINKS: usize = 64;
 /// Links that one worker keeps, at most.

@@ -78,7 +78,7 @@ pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Troub
                 match stops {
                     1 => worker.drain(),
                     2 => {
-                        say::info("killing what runs");
+                        say::info("killing what runs, handing back what waits");
                         worker.stop();
                     }
                     _ => return Ok(Code::Interrupted.into()),
@@ -154,9 +154,13 @@ impl Told {
             WorkerReport::Linked { user, path } => say::info(&format!("{user} is linked, {path}")),
             WorkerReport::Unlinked { user, error } => log::info!("the link to {user} ended: {error}"),
             WorkerReport::Refused { why } => say::info(why),
-            WorkerReport::Draining { running: 0 } => say::info("leaving"),
-            WorkerReport::Draining { running } => {
+            WorkerReport::Draining { running: 0, queued: 0 } => say::info("leaving"),
+            WorkerReport::Draining { running, queued: 0 } => {
                 say::info(&format!("no more tasks; {running} still run (interrupt again to kill them)"));
+            }
+            WorkerReport::Draining { running, queued } => {
+                let again = "interrupt again to kill the first and hand back the others";
+                say::info(&format!("no more tasks; {running} still run and {queued} wait ({again})"));
             }
         }
         Ok(())

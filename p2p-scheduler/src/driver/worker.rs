@@ -84,12 +84,12 @@ impl Worker {
         self.reports.recv().await.ok()
     }
 
-    /// Takes no more tasks; what runs is finished. [`Worker::left`] tells when.
+    /// Takes no more tasks; what is here is finished, whether it runs or waits. [`Worker::left`] tells when.
     pub fn drain(&self) {
         self.inner.drive(WorkerInput::Drain);
     }
 
-    /// Kills what runs, and leaves. [`Worker::left`] tells when.
+    /// Hands back what waits, kills what runs, and leaves. [`Worker::left`] tells when.
     pub fn stop(&self) {
         self.inner.drive(WorkerInput::Stop);
     }

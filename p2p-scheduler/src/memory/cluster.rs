@@ -81,7 +81,8 @@ impl Cluster {
         executor: impl Executor + 'static,
         transport: &MemoryTransport,
     ) -> io::Result<Worker> {
-        let offer = WorkerOffer { offer: Offer { slots, ..Offer::default() }, allow: None };
+        let offer =
+            WorkerOffer { offer: Offer { slots, ..Offer::default() }, allow: None, weights: Default::default() };
         let board = Arc::new(self.hub.board(&self.name.topic()));
         let transport = Arc::new(transport.clone());
         Worker::join(&self.member(user)?, offer, Arc::new(executor), board, transport, Arc::new(Forgetful))

@@ -708,7 +708,7 @@ impl World {
 /// A worker with so many slots for these runtimes.
 pub(crate) fn offer(slots: u32, runtimes: &[&str]) -> WorkerOffer {
     let runtimes = runtimes.iter().map(|runtime| (*runtime).to_owned()).collect();
-    WorkerOffer { offer: Offer { slots, runtimes, ..Offer::default() }, allow: None }
+    WorkerOffer { offer: Offer { slots, runtimes, ..Offer::default() }, allow: None, weights: Default::default() }
 }
 
 /// A task for the runtime `r` that runs so long.

@@ -1,6 +1,6 @@
 //! What reaches the worker machine, and what it wants done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use p2p_proto::board::message::Offer;
@@ -55,9 +55,10 @@ pub enum WorkerInput {
     },
     /// The moment of `wake_at`.
     Tick,
-    /// Take no more tasks, finish what runs, then leave.
+    /// Take no more tasks, finish what is here, whether it runs or waits, then leave (S-06). A second one changes nothing.
     Drain,
-    /// Kill what runs, and leave.
+    /// Leave now (S-06): what waits is handed back. What runs is killed, and lost to its client with the link, whose end is in order: it runs
+    /// again elsewhere unless it is marked once. It cannot be handed back, for that would say that it never started.
     Stop,
 }
 
@@ -137,18 +138,25 @@ pub enum WorkerReport {
         /// Why, in words.
         why: String,
     },
-    /// No more tasks are taken; this many still run.
+    /// No more tasks are taken; what is here is finished.
     Draining {
         /// Attempts that still run.
         running: usize,
+        /// Attempts that still wait.
+        queued: u32,
     },
 }
 
 /// What a worker offers, and to whom.
 #[derive(Clone, Debug)]
 pub struct WorkerOffer {
-    /// Slots, runtimes, memory, labels.
+    /// Slots, runtimes, memory, labels. What runs at a time takes no more than this memory together; where it is not known (0), tasks
+    /// that ask for some do not run here (S-03).
     pub offer: Offer,
     /// Only these users; everybody in the cluster if absent.
     pub allow: Option<BTreeSet<UserName>>,
+    /// How the slots are shared while more than one user has something waiting: with weight 3, one gets three times as many slot-seconds as
+    /// with weight 1, which is everybody's who is not named (S-01). From 1 to [`limits::WEIGHT`](p2p_proto::limits::WEIGHT); what
+    /// is outside is taken for the nearer end.
+    pub weights: BTreeMap<UserName, u32>,
 }
