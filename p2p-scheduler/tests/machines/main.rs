@@ -6,4 +6,5 @@ mod hostile;
 mod rate;
 mod scheduling;
 mod setup;
+mod sharing;
 mod world;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use p2p_proto::board::message::DenyReason;
 use p2p_proto::board::{BoardError, BoardEvent, Message};
-use p2p_proto::ids::AttemptId;
+use p2p_proto::ids::{AttemptId, TaskId};
 use p2p_proto::limits;
 use p2p_proto::link::item::Returned;
 use p2p_proto::link::{LinkError, ToClient, ToWorker};
@@ -222,21 +222,31 @@ fn a_loss_before_it_ran_costs_nothing() {
     let _ = first;
 }
 
-#[test]
-fn a_worker_that_drains_finishes_what_runs_and_leaves() {
+/// A worker of one slot that runs one task and has another one waiting.
+fn one_runs_and_one_waits() -> (World, Peer, Peer, TaskId, TaskId) {
     let (mut world, worker, client) = cluster(1);
     // A mean of short tasks, so that one is sent ahead.
     world.submit_all(client, (0..50).map(|_| task(1)).collect());
     world.run_until(SOON, World::all_done);
     let (runs, waits) = (world.submit(client, task(3_000)), world.submit(client, task(1)));
     world.run_until(SOON, |world| world.worker_machine(worker).load() == (1, 1));
+    (world, worker, client, runs, waits)
+}
+
+#[test]
+fn a_worker_that_drains_finishes_what_it_holds_and_leaves() {
+    let (mut world, worker, client, runs, waits) = one_runs_and_one_waits();
     world.worker_input(worker, WorkerInput::Drain);
     world.worker_input(worker, WorkerInput::Drain);
+    assert_eq!(world.worker_machine(worker).load(), (1, 1));
+    let later = world.submit(client, task(1));
     let other = world.worker("carol", 1);
-    world.run_until(Duration::from_secs(2), |world| world.outcome(client, waits).is_some());
+    world.run_until(Duration::from_secs(2), |world| world.outcome(client, later).is_some());
     assert_eq!(world.outcome(client, runs), None);
-    world.run_until(SOON, |world| world.outcome(client, runs).is_some());
-    assert_eq!(ended(world.outcome(client, runs)), Some(&Ended::Exit(0)));
+    world.run_until(SOON, World::all_done);
+    for id in [runs, waits, later] {
+        assert_eq!(ended(world.outcome(client, id)), Some(&Ended::Exit(0)));
+    }
     world.run_for(Duration::from_secs(120));
     assert_eq!((world.links(worker), world.links(other)), (0, 0));
     let byes = world
@@ -248,6 +258,19 @@ fn a_worker_that_drains_finishes_what_runs_and_leaves() {
     let said = world.said.iter().filter(|(_, who, _)| *who == worker).count();
     world.run_for(Duration::from_secs(600));
     assert_eq!(world.said.iter().filter(|(_, who, _)| *who == worker).count(), said);
+}
+
+#[test]
+fn a_worker_that_drains_and_is_stopped_hands_back_what_waits() {
+    let (mut world, worker, client, runs, waits) = one_runs_and_one_waits();
+    world.worker_input(worker, WorkerInput::Drain);
+    world.run_for(Duration::from_millis(100));
+    world.worker_input(worker, WorkerInput::Stop);
+    world.run_for(Duration::from_secs(1));
+    assert_eq!((world.links(worker), world.running(worker)), (0, 0));
+    world.worker("carol", 1);
+    world.run_until(Duration::from_secs(60), World::all_done);
+    assert_eq!((world.runs(client, runs), world.runs(client, waits)), (2, 1));
 }
 
 #[test]
