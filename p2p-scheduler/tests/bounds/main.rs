@@ -1,5 +1,6 @@
 //! What somebody may make a process hold: driven to the bound, with the memory of a process of its own measured.
 
+mod board;
 mod memory;
 mod tasks;
 
