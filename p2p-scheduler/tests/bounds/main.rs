@@ -2,6 +2,7 @@
 
 mod board;
 mod memory;
+mod output;
 mod tasks;
 
 use std::time::Duration;
