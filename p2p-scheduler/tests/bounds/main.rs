@@ -1,6 +1,7 @@
 //! What somebody may make a process hold: driven to the bound, with the memory of a process of its own measured.
 
 mod board;
+mod links;
 mod memory;
 mod output;
 mod tasks;
