@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use p2p_proto::board::message::{Beat, Hello, Offer};
+use p2p_proto::board::message::{Beat, Claim, Hello, Offer};
 use p2p_proto::board::{BoardEvent, Envelope, Line, Message};
-use p2p_proto::ids::{ClusterName, MachineKey, PeerName, ProcessKey, Role, UserName};
+use p2p_proto::ids::{ClusterName, MachineKey, PeerKeys, PeerName, ProcessKey, Role, UserName};
 use p2p_proto::limits;
 use p2p_proto::trust::{Credentials, Identity, Membership, MembershipClaims, ProcessCertificate, ProcessSecret};
 use p2p_scheduler::machine::admission::AdmissionEvent;
 use p2p_scheduler::machine::client::{ClientInput, ClientMachine};
-use p2p_scheduler::machine::host::{HostInput, HostMachine, HostOutput};
+use p2p_scheduler::machine::host::{HostInput, HostMachine, HostOutput, HostReport};
 use p2p_scheduler::machine::{Me, Now};
 use p2p_scheduler::memory::Cluster;
 use p2p_scheduler::{Client, ClientReport, Functions, Task, TrustStore};
@@ -22,6 +22,8 @@ const CLUSTER: &str = "alice/friends";
 const NOW: Now = Now { at: Duration::from_secs(1), unix: 1_800_000_000 };
 /// What a remembered peer may take in one machine, bytes, with as many labels and runtimes as a hello may have.
 const PER_PEER_BYTES: usize = 8 * 1024;
+/// What a host may keep of a process that she signed, bytes.
+const PER_SIGNATURE_BYTES: usize = 2 * 1024;
 /// What may be left of any number of hellos that do not verify, bytes: the allocator's own.
 const REFUSED_BYTES: usize = 4 * 1024 * 1024;
 /// Peers that a stranger invents: it costs him nothing.
@@ -124,6 +126,20 @@ impl Machines {
         self.client.handle(NOW, ClientInput::Board(event.clone()), &mut Vec::new());
     }
 
+    /// Whether the host lets this process in when it claims.
+    fn admits(&mut self, signer: &Signer, number: u32) -> bool {
+        let keys = PeerKeys { machine: signer.identity.machine_key(), process: process(number) };
+        let (cluster, role) = (CLUSTER.parse().unwrap(), Role::Worker);
+        let until = NOW.unix + limits::PROCESS_TTL.as_secs();
+        let certificate = ProcessCertificate::sign(&signer.identity, &cluster, role, keys.process, NOW.unix, until);
+        let message = Message::Claim(Claim { user: signer.user.clone(), keys, certificate, role });
+        let from = PeerName::new(&signer.user, "box", number);
+        let line = Line::encode(&Envelope { from, sequence: 1, time: NOW.unix, message }).unwrap();
+        let mut out = Vec::new();
+        self.host.handle(NOW, HostInput::Board(BoardEvent::Line(line)), &mut out);
+        out.iter().any(|output| matches!(output, HostOutput::Report(HostReport::Admitted { .. })))
+    }
+
     /// The workers that the client knows, with those of `user`.
     fn workers(&self, user: &str) -> (usize, usize) {
         let workers = self.client.status(NOW).workers;
@@ -200,6 +216,34 @@ fn a_member_who_invents_processes_fills_the_directory_and_drives_nobody_else_out
     assert_eq!(machines.workers("dave"), (limits::DIRECTORY_PEERS, 1));
     assert_eq!(machines.workers("bob"), (limits::DIRECTORY_PEERS, 1));
     assert_eq!(machines.peers(), 1 + limits::DIRECTORY_PEERS);
+}
+
+#[test]
+fn a_host_who_signs_more_processes_than_she_remembers_forgets_and_signs_on() {
+    if !memory::alone() {
+        return;
+    }
+    let mut machines = Machines::new();
+    let mallory = machines.mallory.clone();
+    let before = memory::now();
+    for number in 1..=SIGNED {
+        assert!(machines.admits(&mallory, number), "a member's process {number} was not admitted");
+    }
+    let grown = memory::peak() - before;
+    assert!(grown < limits::DIRECTORY_PEERS * PER_SIGNATURE_BYTES, "{grown} bytes");
+    let bob = machines.bob.clone();
+    assert!(machines.admits(&bob, 0));
+}
+
+#[test]
+fn a_hello_counts_for_its_time_whatever_it_says() {
+    let mut machines = Machines::new();
+    let line = machines.bob.hello(0, NOW.unix);
+    machines.hear(&BoardEvent::Line(line));
+    let workers = |after| machines.client.status(Now { at: NOW.at + after, ..NOW }).workers.len();
+    // It said that it holds for a hundred years.
+    assert_eq!(workers(limits::HELLO_TTL * 2 - Duration::from_millis(1)), 1);
+    assert_eq!(workers(limits::HELLO_TTL * 2), 0);
 }
 
 /// Keeps what the host signed.

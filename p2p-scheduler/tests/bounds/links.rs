@@ -1,23 +1,34 @@
-//! As many links and set-ups as a worker keeps, and as many calls as a client makes.
+//! As many links and set-ups as a worker keeps, as many calls as a client makes, and as many lines as either says.
 
 use std::time::Duration;
 
-use p2p_proto::board::message::{Connect, Hello, Offer};
+use p2p_proto::board::message::{Connect, Hello, Offer, Ready, Seek};
 use p2p_proto::board::{BoardEvent, Envelope, Line, Message};
 use p2p_proto::ids::{PeerKeys, PeerName, Role, SetupId, TaskId};
 use p2p_proto::limits;
-use p2p_proto::link::handshake::{Calling, Parties};
-use p2p_proto::link::setup::Call;
-use p2p_proto::link::{Hints, LinkPath};
+use p2p_proto::link::handshake::{self, Calling, Parties};
+use p2p_proto::link::setup::{Answer, Call};
+use p2p_proto::link::{Hints, LinkPath, TransitKey};
 use p2p_proto::task::TaskSpec;
 use p2p_proto::trust::{Credentials, Identity, Membership, MembershipClaims, ProcessCertificate, ProcessSecret};
 use p2p_scheduler::LinkId;
 use p2p_scheduler::machine::client::{ClientInput, ClientMachine, ClientOutput};
+use p2p_scheduler::machine::speaker::Speaker;
 use p2p_scheduler::machine::worker::{WorkerInput, WorkerMachine, WorkerOffer, WorkerOutput};
 use p2p_scheduler::machine::{Me, Now};
 
 const CLUSTER: &str = "alice/friends";
 const UNIX: u64 = 1_800_000_000;
+/// What `machine::worker::answers` allows a member.
+const MEMBER_BURST: usize = 64;
+/// See there.
+const MEMBER_PER_S: usize = 10;
+/// What `machine::client::calls` tries.
+const FORGED_ANSWERS: usize = 8;
+/// What `machine::client` waits at the longest.
+const SEEK_AGAIN_MAX_S: u64 = 30;
+/// What `machine::speaker` keeps.
+const WAITING_LINES: u64 = 64;
 
 fn now(at: Duration) -> Now {
     Now { at, unix: UNIX + at.as_secs() }
@@ -79,10 +90,13 @@ impl Called {
         out
     }
 
-    /// One more process of member `number` calls. Returns the set-up if the worker takes part in it.
+    /// One more process of member `number` calls, not too soon after the last one. Returns the set-up if the worker takes part in it.
     fn call(&mut self, number: u8) -> Option<LinkId> {
-        // Calls that come faster than this are ignored: another bound.
         self.at += Duration::from_millis(200);
+        self.call_at_once(number)
+    }
+
+    fn call_at_once(&mut self, number: u8) -> Option<LinkId> {
         self.calls += 1;
         let caller = me(&format!("user{number}"), 100 + number, Role::Client, self.calls);
         let setup = SetupId(1);
@@ -135,6 +149,25 @@ fn a_worker_keeps_so_many_links_and_no_more() {
     assert!(worker.call(50).is_some(), "room again");
 }
 
+#[test]
+fn a_member_begins_set_ups_so_fast_and_no_faster() {
+    let mut worker = Called::new();
+    let begun = |worker: &mut Called| {
+        let at_once = std::iter::from_fn(|| {
+            let link = worker.call_at_once(1)?;
+            // Over at once: it takes no room.
+            worker.handle(WorkerInput::LinkDown { link, error: p2p_proto::link::LinkError::Closed });
+            Some(())
+        });
+        at_once.count()
+    };
+    assert_eq!(begun(&mut worker), MEMBER_BURST);
+    worker.at += Duration::from_secs(1);
+    assert_eq!(begun(&mut worker), MEMBER_PER_S);
+    worker.at += Duration::from_secs(3600);
+    assert_eq!(begun(&mut worker), MEMBER_BURST);
+}
+
 /// A client who knows so many workers with one slot each, and has more tasks than these.
 fn client(workers: u32) -> (ClientMachine, Vec<ClientOutput>) {
     let carol = me("carol", 4, Role::Client, 0);
@@ -180,7 +213,7 @@ fn a_call_that_nobody_answers_is_repeated_so_often_and_given_up() {
     let mut calls = Vec::new();
     let mut at = Duration::ZERO;
     loop {
-        calls.extend(out.iter().filter(|output| is_connect(output)).map(|_| at));
+        calls.extend(out.iter().filter_map(connect).map(|_| at));
         if out.iter().any(|output| matches!(output, ClientOutput::Close(closed) if *closed == link)) {
             break;
         }
@@ -192,7 +225,72 @@ fn a_call_that_nobody_answers_is_repeated_so_often_and_given_up() {
     assert!(at <= limits::SETUP_TIMEOUT, "given up after {at:?}");
 }
 
-fn is_connect(output: &ClientOutput) -> bool {
+#[test]
+fn answers_that_do_not_verify_are_tried_so_often_and_no_more() {
+    for (forged, believed) in [(FORGED_ANSWERS - 1, true), (FORGED_ANSWERS, false)] {
+        let (mut machine, out) = client(1);
+        let [link] = prepared(&out)[..] else { panic!("{out:?}") };
+        let mut out = Vec::new();
+        machine.handle(now(Duration::ZERO), ClientInput::Prepared { link, hints: Ok(Hints::default()) }, &mut out);
+        let connect = out.iter().find_map(connect).expect("it calls");
+        let bob = me("bob", 2, Role::Worker, 1);
+        let parties = Parties { cluster: bob.cluster.clone(), caller: connect.caller, callee: bob.keys() };
+        let (called, _) = handshake::Called::open(&parties, &bob.secret, &connect.noise, [8; 32]).unwrap();
+        let answer = Answer { hints: Hints::default(), transit_key: TransitKey([9; 32]) };
+        let (_, good) = called.answer(&answer.to_cbor()).unwrap();
+        out.clear();
+        for noise in std::iter::repeat_n(vec![7; good.len()], forged).chain([good]) {
+            let (caller, callee, setup) = (connect.caller.process, connect.callee.process, connect.setup);
+            let ready = Message::Ready(Ready { caller, callee, setup, noise });
+            machine.handle(now(Duration::ZERO), ClientInput::Board(line(&bob, ready)), &mut out);
+        }
+        let connects = out.iter().any(|output| matches!(output, ClientOutput::Connect(..)));
+        assert_eq!(connects, believed, "after {forged} forged answers");
+    }
+}
+
+#[test]
+fn lines_that_wait_for_their_turn_are_bounded_and_the_newest_are_said() {
+    let seek = || Message::Seek(Seek { runtime: String::new(), answers: 1 });
+    let mut speaker = Speaker::new("bob@box:1".parse().unwrap());
+    let mut out = Vec::new();
+    let burst = u64::from(limits::BOARD_BURST_AMONG_FEW);
+    let all = burst + WAITING_LINES + 1000;
+    for _ in 0..all {
+        speaker.say(now(Duration::ZERO), seek(), &mut out);
+    }
+    while let Some(at) = speaker.wake_at() {
+        speaker.on_tick(now(at), &mut out);
+    }
+    let said: Vec<u64> = out.iter().map(|line| line.decode().unwrap().sequence).collect();
+    assert_eq!(said, (1..=burst).chain(all - WAITING_LINES + 1..=all).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_client_without_workers_seeks_ever_more_rarely_up_to_a_bound() {
+    let (mut machine, _) = client(0);
+    let mut sought = Vec::new();
+    let mut at = Duration::ZERO;
+    while at < Duration::from_secs(300) {
+        let mut out = Vec::new();
+        at = machine.wake_at().expect("it seeks again").max(at);
+        machine.handle(now(at), ClientInput::Tick, &mut out);
+        sought.extend(out.iter().filter(|output| is_seek(output)).map(|_| at.as_secs()));
+    }
+    let pauses: Vec<u64> = sought.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses[..6], [2, 4, 8, 16, SEEK_AGAIN_MAX_S, SEEK_AGAIN_MAX_S]);
+    assert!(pauses.iter().all(|pause| *pause <= SEEK_AGAIN_MAX_S), "{pauses:?}");
+}
+
+fn is_seek(output: &ClientOutput) -> bool {
     let ClientOutput::Publish(line) = output else { return false };
-    matches!(line.decode().unwrap().message, Message::Connect(_))
+    matches!(line.decode().unwrap().message, Message::Seek(_))
+}
+
+fn connect(output: &ClientOutput) -> Option<Connect> {
+    let ClientOutput::Publish(line) = output else { return None };
+    match line.decode().unwrap().message {
+        Message::Connect(connect) => Some(connect),
+        _ => None,
+    }
 }
