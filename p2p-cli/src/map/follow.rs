@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::FutureExt as _;
 use futures::channel::mpsc::UnboundedSender;
 use futures::channel::oneshot;
-use futures::future::{Either, Shared, pending, select};
+use futures::future::Shared;
 use p2p_proto::ids::PeerName;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::{Ended, Failure, FailureKind};
@@ -124,8 +124,6 @@ pub struct Company {
     pub working: Rc<Cell<usize>>,
     /// Ends all of them.
     pub stop: Stop,
-    /// Ends those that have not started.
-    pub stop_waiting: Stop,
     /// When one of them started last.
     pub last_start: Rc<Cell<Option<Instant>>>,
     /// Told of each start, if anybody wants to know.
@@ -180,12 +178,9 @@ impl Following {
             let event = if self.stopped {
                 self.handle.next().await
             } else {
-                let Company { stop, stop_waiting, .. } = &mut self.company;
-                let mut stop =
-                    select(stop, if self.works { Either::Left(pending()) } else { Either::Right(stop_waiting) });
                 futures::select_biased! {
                     event = self.handle.next().fuse() => event,
-                    _ = &mut stop => {
+                    _ = &mut self.company.stop => {
                         self.stopped = true;
                         self.handle.cancel();
                         continue;
@@ -275,9 +270,12 @@ impl Following {
         };
         self.done.worker = Some(worker);
         self.done.ran = Duration::from_micros(finished.ran_us);
-        // What is short is told as started only when it has ended.
+        // What is short may never be told as started.
         let started = SystemTime::now().checked_sub(self.done.ran).unwrap_or(SystemTime::UNIX_EPOCH);
         self.done.started = self.started.map_or(started, |told| told.min(started));
+        if self.started.is_none() {
+            self.company.last_start.set(self.company.last_start.get().max(Instant::now().checked_sub(self.done.ran)));
+        }
         self.done.received += finished.outputs.iter().map(|file| file.content.size()).sum::<u64>();
         self.done.end = end(&finished.ended);
         self.done.verdict = match finished.ended {

@@ -89,6 +89,11 @@ impl fmt::Display for Halt {
 }
 
 impl Halt {
+    /// Whether tasks finish that run when it is time.
+    pub fn is_soon(&self) -> bool {
+        matches!(self, Self::At { when: When::Soon, .. })
+    }
+
     fn at(when: &str, why: &str, limit: &str) -> Result<Self, String> {
         let wrong = || wrong(&format!("{when},{why}={limit}"));
         let when = match when {

@@ -21,7 +21,7 @@ use super::feed::Fed;
 use super::follow::{Begun, Company, Done, Following, Verdict};
 use super::halt::{Halting, When};
 use super::joblog::{Joblog, Line};
-use super::pace::{Pace, Room};
+use super::pace::{Load, Pace, Room};
 use super::plan::{Plan, Ready};
 use super::print::Printer;
 use super::progress::Progress;
@@ -95,7 +95,6 @@ pub struct Mapping {
     /// Wakes with `--delay`, for the next may be submitted some time after a start.
     starts: UnboundedReceiver<()>,
     stopper: Option<oneshot::Sender<()>>,
-    waiting_stopper: Option<oneshot::Sender<()>>,
     /// Nothing more is started.
     stopping: bool,
     /// Tasks that were read.
@@ -119,13 +118,11 @@ impl Mapping {
     /// Nothing is submitted yet.
     pub fn new(fed: Receiver<Fed>, client: Client, settings: Settings) -> Self {
         let (stopper, stop) = oneshot::channel();
-        let (waiting_stopper, stop_waiting) = oneshot::channel();
         let (told_starts, starts) = mpsc::unbounded();
         let company = Company {
             store: Rc::default(),
             working: Rc::default(),
             stop: stop.shared(),
-            stop_waiting: stop_waiting.shared(),
             last_start: Rc::default(),
             starts: settings.pace.is_slow().then_some(told_starts),
             timeout: settings.timeout,
@@ -141,7 +138,6 @@ impl Mapping {
             running: FuturesUnordered::new(),
             starts,
             stopper: Some(stopper),
-            waiting_stopper: Some(waiting_stopper),
             stopping: false,
             read: 0,
             bytes: 0,
@@ -159,6 +155,10 @@ impl Mapping {
     pub async fn run(&mut self, signals: &mut Signals, mut patience: Patience) -> Result<(), Stopped> {
         let mut seconds = futures::StreamExt::fuse(async_io::Timer::interval(Duration::from_secs(1)));
         let client = self.client.clone();
+        if self.settings.halting.option().is_soon() {
+            // No more tasks than slots wait, so that workers have to be looked for.
+            client.survey();
+        }
         loop {
             let due = self.submit().await?;
             self.start_printing();
@@ -253,16 +253,17 @@ impl Mapping {
 
     /// Submits what may be; when to look again, if that is known.
     async fn submit(&mut self) -> Result<Option<Instant>, Stopped> {
+        if self.pending.is_empty() {
+            return Ok(None);
+        }
         if let Some(last) = self.company.last_start.get() {
             self.settings.pace.on_start(last);
         }
-        let waiting = self.running.len().saturating_sub(self.company.working.get());
-        let count = match self.settings.pace.room(Instant::now(), waiting) {
-            _ if self.pending.is_empty() => return Ok(None),
-            Room::All => self.pending.len(),
-            Room::One => 1,
+        let places = self.settings.halting.option().is_soon().then(|| self.places());
+        let load = Load { submitted: self.running.len(), running: self.company.working.get(), places };
+        let count = match self.settings.pace.room(Instant::now(), load) {
+            Room::For(count) => count.min(self.pending.len()),
             Room::At(due) => return Ok(Some(due)),
-            Room::None => return Ok(None),
         };
         let lot: Vec<Made> = self.pending.drain(..count).collect();
         let (mut tasks, mut begun) = (Vec::with_capacity(lot.len()), Vec::with_capacity(lot.len()));
@@ -278,11 +279,16 @@ impl Mapping {
         for (handle, begun) in self.client.submit_all(tasks).await.into_iter().zip(begun) {
             self.running.push(Following::new(begun, handle, &self.company).end().boxed_local());
         }
-        if self.settings.pace.is_slow() && !self.pending.is_empty() && self.running.is_empty() {
-            // What could not be submitted is no reason for a pause.
-            return Ok(Some(Instant::now()));
-        }
-        Ok(None)
+        // If none of them could be submitted, then nothing but this asks for the next ones.
+        Ok((self.running.is_empty() && !self.pending.is_empty()).then(Instant::now))
+    }
+
+    /// How many tasks the linked workers can run at once.
+    fn places(&self) -> usize {
+        let cpus = self.settings.plan.cpus.max(1);
+        let status = self.client.status();
+        let linked = status.workers.iter().filter(|worker| worker.path.is_some() && !worker.draining);
+        linked.map(|worker| (worker.slots / cpus) as usize).sum()
     }
 
     fn on_done(&mut self, done: Done) -> Result<(), Stopped> {
@@ -325,12 +331,11 @@ impl Mapping {
     fn halt(&mut self, when: Option<When>) -> Result<(), Stopped> {
         let Some(when) = when else { return Ok(()) };
         let halt = self.settings.halting.option();
-        match (when, self.running.len(), self.company.working.get()) {
-            (When::Now, 1.., working) => say::info(&format!("--halt {halt}: stopping {working} tasks that run")),
-            (When::Soon, _, working @ 1..) => {
-                say::info(&format!("--halt {halt}: no more tasks start; waiting for {working} that run"));
-            }
-            _ => say::info(&format!("--halt {halt}: no more tasks start")),
+        let running = self.running.len();
+        match when {
+            _ if running == 0 => say::info(&format!("--halt {halt}: no more tasks start")),
+            When::Now => say::info(&format!("--halt {halt}: stopping {running} tasks")),
+            When::Soon => say::info(&format!("--halt {halt}: no more tasks start; waiting for {running} that run")),
         }
         self.stop(when)
     }
@@ -340,7 +345,6 @@ impl Mapping {
         self.stopping = true;
         self.fed = None;
         self.settings.retries = 1;
-        self.waiting_stopper = None;
         if when == When::Now {
             self.stopper = None;
         }
