@@ -19,6 +19,7 @@ use crate::map::halt::{Before, Halt, Halting};
 use crate::map::joblog::Joblog;
 use crate::map::logged::{Again, Logged};
 use crate::map::mapping::{Mapping, Settings};
+use crate::map::outlet::Outlet;
 use crate::map::pace::Pace;
 use crate::map::plan::Plan;
 use crate::map::print::Printer;
@@ -153,7 +154,8 @@ pub async fn map(common: &Common, options: Options) -> Result<ExitCode, Trouble>
     let printer = Printer { tag, json, bars: progress.bars() };
     let advice = Advice::new(joblog.as_ref().map(|log| log.path().to_owned()));
     let (halting, pace) = (Halting::new(halt, before), Pace::new(delay));
-    let settings = Settings { plan, timeout, retries, keep_order, printer, progress, halting, pace, joblog, advice };
+    let outlet = Outlet::new(printer, keep_order, joblog, Arc::clone(&plan));
+    let settings = Settings { plan, timeout, retries, outlet, progress, halting, pace, advice };
     let mut mapping = Mapping::new(fed, client.clone(), settings);
     let result = mapping.run(&mut signals, Patience::new(wait)).await;
     let end = mapping.end(result);

@@ -192,6 +192,11 @@ impl Halting {
         self.code.is_some()
     }
 
+    /// What ended in earlier runs.
+    pub fn before(&self) -> Before {
+        self.before
+    }
+
     /// The option.
     pub fn option(&self) -> Halt {
         self.halt

@@ -1,16 +1,15 @@
-//! All tasks of a map: submits them, waits for their ends, has them printed, and then written down.
+//! All tasks of a map: submits them and waits for their ends.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use async_std::channel::Receiver;
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::channel::{mpsc, oneshot};
-use futures::future::{Fuse, FusedFuture as _, LocalBoxFuture};
+use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use p2p_proto::task::Failure;
@@ -20,10 +19,9 @@ use super::advice::Advice;
 use super::feed::Fed;
 use super::follow::{Begun, Company, Done, Following, Verdict};
 use super::halt::{Halting, When};
-use super::joblog::{Joblog, Line};
+use super::outlet::Outlet;
 use super::pace::{Load, Pace, Room};
 use super::plan::{Plan, Ready};
-use super::print::Printer;
 use super::progress::Progress;
 use super::summary::Summary;
 use super::template::Row;
@@ -36,9 +34,6 @@ use crate::wiring::{Patience, say_report};
 const AHEAD: usize = 10_000;
 /// What these take, bytes.
 const AHEAD_BYTES: u64 = 64 * 1024 * 1024;
-/// Tasks that are printed at once, at most.
-const PRINTED: usize = 256;
-
 /// Why it stopped before its end.
 pub enum Stopped {
     /// By a signal, or because nobody reads what is printed.
@@ -57,18 +52,14 @@ pub struct Settings {
     pub timeout: Option<Duration>,
     /// `--retries`; 0 is without end.
     pub retries: u64,
-    /// `--keep-order`.
-    pub keep_order: bool,
-    /// Prints.
-    pub printer: Printer,
+    /// Prints what ended, and writes it down.
+    pub outlet: Outlet,
     /// Draws.
     pub progress: Progress,
     /// `--halt`.
     pub halting: Halting,
     /// `--delay`.
     pub pace: Pace,
-    /// `--joblog`.
-    pub joblog: Option<Joblog>,
     /// What is to be said.
     pub advice: Advice,
 }
@@ -101,14 +92,6 @@ pub struct Mapping {
     read: u64,
     /// Bytes of tasks that wait or run.
     bytes: u64,
-    /// With `--keep-order`: whose turn it is, and those that ended before.
-    turns: VecDeque<u64>,
-    early: BTreeMap<u64, Done>,
-    /// Those whose turn to be printed has come.
-    ready: VecDeque<Done>,
-    /// In the printer's hands.
-    printing: Fuse<LocalBoxFuture<'static, io::Result<Vec<Done>>>>,
-    printed_now: usize,
     /// What went wrong while something else was still to be done.
     trouble: Option<Trouble>,
     interrupted: bool,
@@ -141,11 +124,6 @@ impl Mapping {
             stopping: false,
             read: 0,
             bytes: 0,
-            turns: VecDeque::new(),
-            early: BTreeMap::new(),
-            ready: VecDeque::new(),
-            printing: Fuse::terminated(),
-            printed_now: 0,
             trouble: None,
             interrupted: false,
         }
@@ -161,7 +139,7 @@ impl Mapping {
         }
         loop {
             let due = self.submit().await?;
-            self.start_printing();
+            self.settings.outlet.start();
             if self.is_over() {
                 return match self.trouble.take() {
                     Some(trouble) => Err(Stopped::Trouble(trouble)),
@@ -188,7 +166,7 @@ impl Mapping {
                     patience.reset();
                     self.on_done(done)?;
                 }
-                printed = &mut self.printing => self.on_printed(printed)?,
+                printed = self.settings.outlet.printing() => self.settings.outlet.on_printed(printed)?,
                 made = self.making.select_next_some() => self.on_made(made)?,
                 _ = self.starts.next() => {}
                 fed = next_fed.fuse() => self.on_fed(fed)?,
@@ -204,20 +182,19 @@ impl Mapping {
 
     fn is_over(&self) -> bool {
         let none_left = self.fed.is_none() && self.making.is_empty() && self.pending.is_empty();
-        none_left && self.running.is_empty() && self.printing.is_terminated()
+        none_left && self.running.is_empty() && self.settings.outlet.is_idle()
     }
 
     /// Whether more may be read.
     fn has_room(&self) -> bool {
         let on_their_way = self.pending.len() + self.making.len() + self.running.len();
-        let unprinted = on_their_way + self.early.len() + self.ready.len() + self.printed_now;
-        unprinted < AHEAD && self.bytes < AHEAD_BYTES
+        on_their_way + self.settings.outlet.len() < AHEAD && self.bytes < AHEAD_BYTES
     }
 
     fn on_fed(&mut self, fed: Option<Fed>) -> Result<(), Stopped> {
         match fed {
             Some(Fed::Total(total)) => {
-                self.settings.progress.total(total);
+                self.settings.progress.total(total.saturating_sub(self.settings.halting.before().done));
                 self.settings.advice.on_tasks(total);
                 let when = self.settings.halting.on_total(total);
                 self.halt(when)?;
@@ -226,9 +203,7 @@ impl Mapping {
                 self.read += rows.len() as u64;
                 self.settings.advice.on_tasks(self.read);
                 for (row, made) in rows {
-                    if self.settings.keep_order {
-                        self.turns.push_back(row.number);
-                    }
+                    self.settings.outlet.expect(row.number);
                     self.on_made(Made { row, attempt: 1, made })?;
                 }
             }
@@ -306,15 +281,7 @@ impl Mapping {
             Verdict::Failed { .. } => halting.on_failed(done.end.exit, done.end.signal),
             Verdict::Unfinished => None,
         };
-        if self.settings.keep_order {
-            self.early.insert(done.row.number, done);
-            while let Some(done) = self.turns.front().and_then(|number| self.early.remove(number)) {
-                self.turns.pop_front();
-                self.queue_for_print(done)?;
-            }
-        } else {
-            self.queue_for_print(done)?;
-        }
+        self.settings.outlet.put(done)?;
         self.halt(when)
     }
 
@@ -353,54 +320,6 @@ impl Mapping {
             self.on_done(Done::unfinished(made.row, &self.company.store))?;
         }
         Ok(())
-    }
-
-    fn queue_for_print(&mut self, done: Done) -> Result<(), Stopped> {
-        let told = self.settings.printer.json || done.verdict != Verdict::Unfinished;
-        if told && self.settings.printer.prints(&done) {
-            self.ready.push_back(done);
-            return Ok(());
-        }
-        self.write_down(&done)
-    }
-
-    fn start_printing(&mut self) {
-        if self.printing.is_terminated() && !self.ready.is_empty() {
-            let tasks: Vec<Done> = self.ready.drain(..self.ready.len().min(PRINTED)).collect();
-            self.printed_now = tasks.len();
-            self.printing = self.settings.printer.clone().print(tasks).boxed_local().fuse();
-        }
-    }
-
-    fn on_printed(&mut self, printed: io::Result<Vec<Done>>) -> Result<(), Stopped> {
-        self.printed_now = 0;
-        match printed {
-            Ok(tasks) => tasks.iter().try_for_each(|done| self.write_down(done)),
-            // Whoever reads has enough, as `head` does.
-            Err(fault) if fault.kind() == io::ErrorKind::BrokenPipe => Err(Stopped::Interrupted),
-            Err(fault) => {
-                let words = format!("what the commands print cannot be passed on: {fault}");
-                Err(Stopped::Trouble(Trouble::new(Code::CannotWrite, words)))
-            }
-        }
-    }
-
-    /// `--joblog`. What was stopped is no line there, and is run by `--resume`.
-    fn write_down(&mut self, done: &Done) -> Result<(), Stopped> {
-        let Some(joblog) = self.settings.joblog.as_mut().filter(|_| done.verdict != Verdict::Unfinished) else {
-            return Ok(());
-        };
-        let line = Line {
-            seq: done.row.number,
-            host: done.worker.as_ref().map(ToString::to_string),
-            started: done.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
-            ran: done.ran,
-            sent: done.sent,
-            received: done.received,
-            end: done.end,
-            command: &self.settings.plan.line(&done.row),
-        };
-        joblog.write(&line).map_err(Stopped::Trouble)
     }
 
     fn on_signal(&mut self) -> Result<(), Stopped> {
