@@ -103,7 +103,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub joblog: Option<PathBuf>,
 
-    /// Leave out the tasks that the log has, and append the others to it.
+    /// Leave out the tasks that the log has, and append the others to it; if a number has another command there, nothing is run.
     #[arg(long)]
     pub resume: bool,
 

@@ -187,11 +187,6 @@ impl Halting {
         })
     }
 
-    /// Whether it was time.
-    pub fn is_over(&self) -> bool {
-        self.code.is_some()
-    }
-
     /// What ended in earlier runs.
     pub fn before(&self) -> Before {
         self.before

@@ -88,6 +88,8 @@ pub struct Mapping {
     stopper: Option<oneshot::Sender<()>>,
     /// Nothing more is started.
     stopping: bool,
+    /// Something was left when that began.
+    cut_short: bool,
     /// Tasks that were read.
     read: u64,
     /// Bytes of tasks that wait or run.
@@ -122,6 +124,7 @@ impl Mapping {
             starts,
             stopper: Some(stopper),
             stopping: false,
+            cut_short: false,
             read: 0,
             bytes: 0,
             trouble: None,
@@ -310,6 +313,8 @@ impl Mapping {
     /// Starts no more tasks; with [`When::Now`] stops those that run.
     fn stop(&mut self, when: When) -> Result<(), Stopped> {
         self.stopping = true;
+        let on_their_way = self.pending.len() + self.making.len() + self.running.len();
+        self.cut_short |= self.fed.is_some() || on_their_way > 0;
         self.fed = None;
         self.settings.retries = 1;
         if when == When::Now {
@@ -357,8 +362,7 @@ impl Mapping {
         let abandoned = std::mem::take(&mut self.running).len() + self.pending.len() + self.making.len();
         self.summary.add_unfinished(abandoned);
         self.summary.say();
-        let halted = self.settings.halting.is_over();
-        let early = matches!(result, Err(Stopped::Interrupted)) || halted;
+        let early = matches!(result, Err(Stopped::Interrupted)) || self.cut_short;
         if early || result.is_err() && advice.has_log() && self.summary.ended() > 0 {
             advice.say_how_to_go_on();
         }
