@@ -27,8 +27,6 @@ pub const HINTS: usize = 16;
 pub const RELAY_HOST_BYTES: usize = 64;
 /// Removals in one beat: the latest ones, so that a beat fits in a line (T-03).
 pub const REMOVALS: usize = 48;
-/// A reason in words in a `refuse` or `deny`, bytes.
-pub const REASON_BYTES: usize = 512;
 
 /// Board events that wait for a reader before the oldest presence lines are dropped (B-07).
 pub const BOARD_INBOX: usize = 1024;
@@ -45,8 +43,6 @@ pub const RECORD_BYTES: usize = RECORD_WIRE_BYTES - 16;
 pub const CHUNK_BYTES: usize = 64_000;
 /// Payload that may be under way on one channel of an attempt before the reader acknowledges, bytes.
 pub const CHANNEL_WINDOW_BYTES: u64 = 1024 * 1024;
-/// A file that travels inside its `Submit` or `Finished`, bytes (D-01).
-pub const INLINE_BYTES: usize = 64 * 1024 - 4096;
 /// A file in or out, bytes. Larger ones need content addressing and resume, which links do not have yet.
 pub const FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// Files in, or out, of one task.
@@ -57,8 +53,6 @@ pub const FILE_NAME_BYTES: usize = 1024;
 pub const FILE_NAMES_BYTES: usize = 16 * 1024;
 /// The payload of a task or the value of an outcome inside its item, bytes.
 pub const PAYLOAD_BYTES: usize = 24 * 1024;
-/// The tail of stderr kept as evidence in an outcome, bytes.
-pub const STDERR_TAIL_BYTES: usize = 4096;
 /// A message in words inside an item, bytes.
 pub const NOTE_BYTES: usize = 1024;
 /// Control items that wait on one link before the link is given up as stalled, bytes.

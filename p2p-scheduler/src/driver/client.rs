@@ -26,6 +26,9 @@ use crate::machine::client::{
 /// How long [`Client::close`] waits for links and board to take their last lines.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
+/// Tasks that are submitted under one lock.
+const LOT: usize = 65_536;
+
 /// A client of a cluster: submits tasks. Cheap to clone; the last clone that goes closes its links and leaves.
 #[derive(Clone)]
 pub struct Client(Arc<Owner>);
@@ -75,30 +78,28 @@ impl Client {
         handles.pop().unwrap_or_else(|| unreachable!("one task gives one handle"))
     }
 
-    /// Submits many tasks at once, which is cheaper than one by one. Waits as [`Client::submit`] does.
+    /// Submits many tasks at once, which is cheaper than one by one. Waits as [`Client::submit`] does, also amid them: what is not
+    /// submitted yet is taken from `tasks` only when there is room for it.
     pub async fn submit_all(&self, tasks: impl IntoIterator<Item = Task>) -> Vec<TaskHandle> {
-        let inner = &self.0.inner;
-        loop {
-            let finished = inner.finished.listen();
-            if lock(&inner.core).tasks.len() < limits::CLIENT_TASKS {
-                break;
-            }
-            finished.await;
-        }
-        let mut submitted = Vec::new();
+        let mut tasks = tasks.into_iter();
         let mut handles = Vec::new();
-        let mut shared = Vec::new();
-        for task in tasks {
-            let id = TaskId(inner.next_task.fetch_add(1, Ordering::Relaxed));
-            let entry = Arc::new(TaskShared::new(id, task.sources));
-            handles.push(TaskHandle::new(Arc::clone(&entry), Arc::downgrade(inner)));
-            shared.push((id, entry));
-            submitted.push((id, task.spec));
+        loop {
+            let lot: Vec<Task> = tasks.by_ref().take(LOT).collect();
+            if lot.is_empty() {
+                return handles;
+            }
+            self.submit_lot(lot, &mut handles).await;
         }
-        let mut core = lock(&inner.core);
-        core.tasks.extend(shared);
-        inner.drive_locked(&mut core, ClientInput::Submit(submitted));
-        handles
+    }
+
+    async fn submit_lot(&self, mut lot: Vec<Task>, handles: &mut Vec<TaskHandle>) {
+        let inner = &self.0.inner;
+        while !lot.is_empty() {
+            let finished = inner.finished.listen();
+            if !inner.submit_what_fits(&mut lot, handles) {
+                finished.await;
+            }
+        }
     }
 
     /// Links to every worker that answers, so that [`Client::status`] knows all about them.
@@ -199,6 +200,24 @@ struct Core {
 }
 
 impl ClientInner {
+    /// Submits the first of `lot`, up to [`limits::CLIENT_TASKS`] unfinished ones. Returns `false` when there is no room for any.
+    fn submit_what_fits(self: &Arc<Self>, lot: &mut Vec<Task>, handles: &mut Vec<TaskHandle>) -> bool {
+        let mut core = lock(&self.core);
+        let room = limits::CLIENT_TASKS.saturating_sub(core.tasks.len()).min(lot.len());
+        let mut submitted = Vec::with_capacity(room);
+        for task in lot.drain(..room) {
+            let id = TaskId(self.next_task.fetch_add(1, Ordering::Relaxed));
+            let shared = Arc::new(TaskShared::new(id, task.sources));
+            handles.push(TaskHandle::new(Arc::clone(&shared), Arc::downgrade(self)));
+            core.tasks.insert(id, shared);
+            submitted.push((id, task.spec));
+        }
+        if room > 0 {
+            self.drive_locked(&mut core, ClientInput::Submit(submitted));
+        }
+        room > 0
+    }
+
     pub(crate) fn cancel(self: &Arc<Self>, task: TaskId) {
         self.drive(ClientInput::Cancel(task));
     }
