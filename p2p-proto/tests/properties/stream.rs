@@ -73,7 +73,8 @@ struct Pair {
 
 impl Pair {
     fn connect(&mut self, resumes: bool) {
-        (self.to_client.clear(), self.to_worker.clear());
+        self.to_client.clear();
+        self.to_worker.clear();
         self.client.on_connected(open(None), resumes);
         self.worker.on_connected(open(None), resumes);
     }
@@ -219,7 +220,11 @@ fn a_new_connection_goes_on_with_what_is_missing() {
         let mut worker = broken();
         worker.on_connected(open(None), true);
         let first = flushed(&mut worker);
-        assert_eq!(first, [ToClient::Open(open(Some(1)))], "nothing else goes before the other side has said what it has");
+        assert_eq!(
+            first,
+            [ToClient::Open(open(Some(1)))],
+            "nothing else goes before the other side has said what it has"
+        );
         let hello = ToWorker::Open(open(received));
         let read = worker.on_record(&packed(&[hello.clone(), ToWorker::Ping(8)]));
         match &expected {

@@ -198,6 +198,17 @@ impl Tasks {
         Some(self.again(id))
     }
 
+    /// Its worker lives and does not have it any more: that costs nothing, if it may start again.
+    pub(super) fn on_forgotten(&mut self, id: TaskId, attempt: AttemptId) -> Option<Lost> {
+        let task = self.current(id, attempt)?;
+        if !task.cancelled && (task.spec.once || (task.started && task.spec.stdin)) {
+            let losses = task.losses + task.silent_losses + 1;
+            self.remove(id);
+            return Some(Lost::Final { losses });
+        }
+        Some(self.again(id))
+    }
+
     /// The worker handed it back unstarted: that costs nothing.
     pub(super) fn on_returned(&mut self, id: TaskId, attempt: AttemptId) -> Option<Lost> {
         self.current(id, attempt)?;

@@ -8,6 +8,7 @@ use p2p_proto::link::LinkPath;
 use p2p_proto::link::item::{Pong, Want};
 use p2p_proto::task::ReturnReason;
 
+use super::links::Carrier;
 use super::tasks::{ClassId, Tasks};
 use crate::LinkId;
 use crate::machine::Now;
@@ -26,6 +27,9 @@ pub(super) struct Worker {
     pub(super) name: PeerName,
     pub(super) process: ProcessKey,
     pub(super) path: LinkPath,
+    /// Who it is, to be called again.
+    pub(super) present: Present,
+    pub(super) carrier: Carrier,
     pub(super) slots: u32,
     pub(super) runtimes: Vec<String>,
     pub(super) attempts: HashMap<AttemptId, TaskId>,
@@ -50,17 +54,26 @@ pub(super) struct Worker {
 #[derive(Debug, Default)]
 pub(super) struct Workers {
     links: BTreeMap<LinkId, Worker>,
-    /// Those with credits, least loaded first.
+    /// Those with credits and a connection, least loaded first.
     ready: BTreeSet<(u64, LinkId)>,
 }
 
 impl Workers {
-    pub(super) fn add(&mut self, now: Now, link: LinkId, present: Present, path: LinkPath, tasks: &Tasks) {
-        let offer = present.offer.unwrap_or_default();
+    pub(super) fn add(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        present: Present,
+        (path, carrier): (LinkPath, Carrier),
+        tasks: &Tasks,
+    ) {
+        let offer = present.offer.clone().unwrap_or_default();
         let worker = Worker {
-            name: present.name,
+            name: present.name.clone(),
             process: present.verified.keys.process,
             path,
+            present,
+            carrier,
             slots: offer.slots,
             runtimes: offer.runtimes,
             attempts: HashMap::new(),
@@ -104,6 +117,18 @@ impl Workers {
         self.links.get_mut(&link)
     }
 
+    pub(super) fn get(&self, link: LinkId) -> Option<&Worker> {
+        self.links.get(&link)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (LinkId, &Worker)> {
+        self.links.iter().map(|(link, worker)| (*link, worker))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (LinkId, &mut Worker)> {
+        self.links.iter_mut().map(|(link, worker)| (*link, worker))
+    }
+
     pub(super) fn ids(&self) -> Vec<LinkId> {
         self.links.keys().copied().collect()
     }
@@ -133,9 +158,10 @@ impl Workers {
         self.links.get(&link).is_some_and(|worker| worker.fits(class))
     }
 
-    /// Slots of all that could run one of these.
+    /// Slots of all that could run one of these, but for those that were away for so long that others should.
     pub(super) fn slots_for(&self, classes: impl Iterator<Item = ClassId> + Clone) -> u32 {
-        let fitting = self.links.values().filter(|worker| classes.clone().any(|class| worker.fits(class)));
+        let here = self.links.values().filter(|worker| !worker.carrier.is_elsewhere());
+        let fitting = here.filter(|worker| classes.clone().any(|class| worker.fits(class)));
         fitting.map(|worker| worker.slots).fold(0, u32::saturating_add)
     }
 
@@ -230,7 +256,7 @@ impl Workers {
     pub(super) fn due_pings(&mut self, now: Now, interval: Duration) -> Vec<LinkId> {
         let mut due = Vec::new();
         for (link, worker) in &mut self.links {
-            if worker.ping_at <= now.at && worker.ping_sent.is_none() {
+            if worker.pings() && worker.ping_at <= now.at {
                 worker.ping_sent = Some(now.at);
                 worker.ping_at = now.at + interval;
                 due.push(*link);
@@ -248,19 +274,20 @@ impl Workers {
         self.links.iter().filter(|(_, worker)| idle(worker)).map(|(link, _)| *link).collect()
     }
 
-    /// The next ping.
+    /// The next ping, and what is next for links without a connection.
     pub(super) fn wake_at(&self) -> Option<Duration> {
-        self.links.values().filter(|worker| worker.ping_sent.is_none()).map(|worker| worker.ping_at).min()
+        let pings = self.links.values().filter(|worker| worker.pings()).map(|worker| worker.ping_at);
+        pings.chain(self.links.values().filter_map(|worker| worker.carrier.wake_at())).min()
     }
 
     /// Changes a worker and keeps `ready` in step.
-    fn change(&mut self, link: LinkId, change: impl FnOnce(&mut Worker)) {
+    pub(super) fn change(&mut self, link: LinkId, change: impl FnOnce(&mut Worker)) {
         let Some(worker) = self.links.get_mut(&link) else { return };
         let before = worker.load();
-        let was_ready = worker.credits > 0;
+        let was_ready = worker.is_ready();
         change(worker);
         let after = worker.load();
-        let is_ready = worker.credits > 0;
+        let is_ready = worker.is_ready();
         if was_ready && (!is_ready || before != after) {
             self.ready.remove(&(before, link));
         }
@@ -284,6 +311,21 @@ impl Worker {
         });
         let fits: Vec<bool> = fits.collect();
         self.fits = fits;
+    }
+
+    /// Whether the next task may go to it.
+    fn is_ready(&self) -> bool {
+        self.credits > 0 && !self.carrier.is_broken()
+    }
+
+    /// Whether it is to be pinged when its time comes.
+    fn pings(&self) -> bool {
+        self.ping_sent.is_none() && !self.carrier.is_broken()
+    }
+
+    /// Whether it has work, or knows of some.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.attempts.is_empty() || self.told.tasks > 0
     }
 
     fn load(&self) -> u64 {

@@ -1,35 +1,35 @@
 //! The worker: offers slots, grants credits, queues and runs attempts (S-01, S-02, S-04, S-06).
 //!
 //! Slots belong to the worker, so what runs next is decided here, when a slot frees: one client after the other in turn. A client
-//! sends no task without a credit. When a client's link ends, its attempts end with it.
+//! sends no task without a credit. When a client's link ends, its attempts end with it; one that only lost its connection has a grace (L-06).
 
 mod answers;
 mod attempts;
 mod credit;
 mod interface;
+mod links;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use p2p_proto::board::message::{Bye, Hello, Seek};
 use p2p_proto::board::{BoardEvent, Envelope, Message};
 use p2p_proto::ids::{MachineKey, ProcessKey};
-use p2p_proto::link::item::{Finished, Open, Pong, Returned, Submit};
-use p2p_proto::link::{LinkError, LinkPath, ToClient, ToWorker};
+use p2p_proto::link::item::{Finished, Pong, Returned, Submit};
+use p2p_proto::link::{LinkError, ToClient, ToWorker};
 use p2p_proto::task::{Ended, ReturnReason};
-use p2p_proto::trust::{Membership, Verified};
+use p2p_proto::trust::Membership;
 use p2p_proto::{VERSION, limits};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 use self::answers::Answers;
 use self::attempts::{Attempts, Withdrawn};
-use self::credit::Demand;
 pub use self::interface::{WorkerInput, WorkerOffer, WorkerOutput, WorkerReport};
+use self::links::Links;
 use super::admission::{Admission, AdmissionEvent};
 use super::speaker::{FEW_PEERS, Speaker};
 use super::{Me, Now, earliest};
-use crate::LinkId;
+use crate::{ConnectionId, LinkId};
 
 /// The worker's machine.
 #[derive(Debug)]
@@ -40,21 +40,16 @@ pub struct WorkerMachine {
     speaker: Speaker,
     admission: Admission,
     answers: Answers,
-    links: BTreeMap<LinkId, ClientLink>,
+    links: Links,
     attempts: Attempts,
     next_link: u64,
+    next_connection: u64,
     up: bool,
     hello_at: Option<Duration>,
     draining: bool,
     left: bool,
     /// A hello was said since the board came up.
     at_work: bool,
-}
-
-#[derive(Debug)]
-struct ClientLink {
-    verified: Verified,
-    demand: Demand,
 }
 
 impl WorkerMachine {
@@ -76,8 +71,9 @@ impl WorkerMachine {
             config,
             rng: ChaCha20Rng::from_seed(seed),
             answers: Answers::default(),
-            links: BTreeMap::new(),
+            links: Links::default(),
             next_link: 0,
+            next_connection: 0,
             up: false,
             hello_at: None,
             draining: false,
@@ -93,9 +89,9 @@ impl WorkerMachine {
         }
         match input {
             WorkerInput::Board(event) => self.on_board(now, event, out),
-            WorkerInput::Prepared { link, hints } => self.on_prepared(now, link, hints, out),
-            WorkerInput::LinkUp { link, path } => self.on_link_up(link, path, out),
-            WorkerInput::LinkDown { link, error } => self.on_link_down(now, link, error, out),
+            WorkerInput::Prepared { connection, hints } => self.on_prepared(now, connection, hints, out),
+            WorkerInput::Connected { connection, path } => self.on_connected(connection, path, out),
+            WorkerInput::Disconnected { connection, error } => self.on_disconnected(now, connection, error, out),
             WorkerInput::Items { link, items } => {
                 for item in items {
                     self.on_item(now, link, item, out);
@@ -107,18 +103,18 @@ impl WorkerMachine {
             WorkerInput::Stop => {
                 self.on_drain(out);
                 // Nobody asked for the end of what runs here: to its client it is lost with the link, and runs again elsewhere if it may.
-                for link in self.links.keys().copied().collect::<Vec<_>>() {
-                    out.push(WorkerOutput::Close(link));
+                for link in self.links.ids() {
                     self.drop_link(link, LinkError::Closed, out);
                 }
                 // What clients that are gone have left.
                 out.extend(self.attempts.running().map(|(link, attempt)| WorkerOutput::Kill(link, attempt)));
             }
         }
+        self.end_graces(now, out);
         self.run_next(now, out);
         self.grant(out);
         self.on_time(now, out);
-        if self.draining && self.attempts.is_idle() {
+        if self.draining && self.attempts.is_idle() && !self.links.owes_results() {
             self.leave(now, out);
         }
     }
@@ -129,7 +125,7 @@ impl WorkerMachine {
             return None;
         }
         let board = earliest([self.speaker.wake_at(), self.admission.wake_at(), self.hello_at]);
-        earliest([board.filter(|_| self.up), self.attempts.wake_at()])
+        earliest([board.filter(|_| self.up), self.attempts.wake_at(), self.links.wake_at()])
     }
 
     /// Slots that run something, and attempts that wait.
@@ -259,59 +255,10 @@ impl WorkerMachine {
         out.extend(lines.into_iter().map(WorkerOutput::Publish));
     }
 
-    fn on_link_up(&mut self, link: LinkId, path: LinkPath, out: &mut Vec<WorkerOutput>) {
-        let Some(verified) = self.answers.on_settled(link) else {
-            out.push(WorkerOutput::Close(link));
-            return;
-        };
-        // Only now, proven by its first record, does a new link of the same process replace the old one (L-02).
-        let old = self.links.iter().find(|(_, old)| old.verified.keys == verified.keys).map(|(id, _)| *id);
-        if let Some(old) = old {
-            out.push(WorkerOutput::Close(old));
-            self.drop_link(old, LinkError::Lost("it was replaced by a newer one".to_owned()), out);
-        }
-        let open = Open {
-            version: VERSION,
-            name: self.me.name.clone(),
-            capabilities: Vec::new(),
-            slots: self.config.offer.slots,
-            received: None,
-            grace_s: 0,
-        };
-        out.push(WorkerOutput::Send(link, ToClient::Open(open)));
-        if self.draining {
-            out.push(WorkerOutput::Send(link, ToClient::Draining));
-        }
-        out.push(WorkerOutput::Report(WorkerReport::Linked { user: verified.user.clone(), path }));
-        self.links.insert(link, ClientLink { verified, demand: Demand::default() });
-    }
-
-    fn on_link_down(&mut self, now: Now, link: LinkId, error: LinkError, out: &mut Vec<WorkerOutput>) {
-        if let Some(verified) = self.answers.on_settled(link) {
-            let why = format!("a link with {} did not come about: {error}", verified.user);
-            out.push(WorkerOutput::Report(WorkerReport::Refused { why }));
-            return;
-        }
-        self.drop_link(link, error, out);
-        self.hello_within(now, limits::HELLO_TTL / 4);
-    }
-
-    fn drop_link(&mut self, link: LinkId, error: LinkError, out: &mut Vec<WorkerOutput>) {
-        let Some(gone) = self.links.remove(&link) else { return };
-        for attempt in self.attempts.on_link_gone(link) {
-            out.push(WorkerOutput::Kill(link, attempt));
-        }
-        out.push(WorkerOutput::Report(WorkerReport::Unlinked { user: gone.verified.user, error }));
-    }
-
     fn on_item(&mut self, now: Now, link: LinkId, item: ToWorker, out: &mut Vec<WorkerOutput>) {
         let Some(client) = self.links.get_mut(&link) else { return };
         match item {
-            ToWorker::Open(open) if !super::speaks(open.version) => {
-                out.push(WorkerOutput::Close(link));
-                let fault = p2p_proto::error::ProtoError::Version { theirs: open.version };
-                self.drop_link(link, LinkError::Broken(fault.to_string()), out);
-            }
+            ToWorker::Open(open) => self.on_open(link, &open, out),
             ToWorker::Want(want) => client.demand.on_want(want),
             ToWorker::Submit(submit) => self.on_submit(link, submit, out),
             ToWorker::Cancel(attempt) => match self.attempts.cancel(link, attempt) {
@@ -330,22 +277,17 @@ impl WorkerMachine {
                 out.push(WorkerOutput::Send(link, ToClient::Pong(pong)));
             }
             ToWorker::Bye => {
-                out.push(WorkerOutput::Close(link));
                 self.drop_link(link, LinkError::Closed, out);
                 self.hello_within(now, limits::HELLO_TTL / 4);
             }
-            ToWorker::Open(_)
-            | ToWorker::Data(_)
-            | ToWorker::Taken(_)
-            | ToWorker::Standby(_)
-            | ToWorker::Ack(_)
-            | ToWorker::Recall(_) => {}
+            ToWorker::Data(_) | ToWorker::Taken(_) | ToWorker::Standby(_) | ToWorker::Ack(_) | ToWorker::Recall(_) => {}
         }
     }
 
     fn on_submit(&mut self, link: LinkId, submit: Submit, out: &mut Vec<WorkerOutput>) {
         let Some(client) = self.links.get_mut(&link) else { return };
         let attempt = submit.attempt;
+        client.has_submitted = true;
         let credited = client.demand.on_submit();
         let cpus = submit.task.cpus();
         let runs_here = self.config.offer.runtimes.contains(&submit.task.runtime) && cpus <= self.config.offer.slots;
@@ -367,7 +309,6 @@ impl WorkerMachine {
         } else if self.attempts.queue(link, attempt, cpus, submit.task.stdin) {
             out.push(WorkerOutput::Stage(link, Box::new(submit)));
         } else {
-            out.push(WorkerOutput::Close(link));
             self.drop_link(link, LinkError::Broken("it used the id of an attempt twice".to_owned()), out);
         }
     }
@@ -398,7 +339,7 @@ impl WorkerMachine {
         if self.draining {
             return;
         }
-        for (link, client) in &mut self.links {
+        for (link, client) in self.links.connected() {
             let held = self.attempts.held(*link);
             if let Some(credits) = client.demand.grant(self.config.offer.slots, held) {
                 out.push(WorkerOutput::Send(*link, ToClient::Credit(credits)));
@@ -411,8 +352,8 @@ impl WorkerMachine {
             return;
         }
         self.hello_at = None;
-        for link in self.links.keys() {
-            out.push(WorkerOutput::Send(*link, ToClient::Draining));
+        for link in self.links.ids() {
+            out.push(WorkerOutput::Send(link, ToClient::Draining));
         }
         for (link, attempt) in self.attempts.withdraw_queued() {
             out.push(WorkerOutput::Kill(link, attempt));
@@ -428,8 +369,8 @@ impl WorkerMachine {
         let bye = Message::Bye(Bye { process: self.me.secret.process_key() });
         let line = self.speaker.line(now, bye);
         out.push(WorkerOutput::Publish(line));
-        let links = std::mem::take(&mut self.links).into_keys().chain(self.answers.drain());
-        out.extend(links.map(WorkerOutput::Close));
+        out.extend(std::mem::take(&mut self.links).ids().into_iter().map(WorkerOutput::Close));
+        out.extend(self.answers.drain().into_iter().map(WorkerOutput::Abandon));
         out.push(WorkerOutput::Drained);
     }
 
@@ -447,6 +388,11 @@ impl WorkerMachine {
     fn new_link_id(&mut self) -> LinkId {
         self.next_link += 1;
         LinkId(self.next_link)
+    }
+
+    fn new_connection_id(&mut self) -> ConnectionId {
+        self.next_connection += 1;
+        ConnectionId(self.next_connection)
     }
 
     fn process(&self) -> ProcessKey {
