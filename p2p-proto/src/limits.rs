@@ -55,7 +55,13 @@ pub const FILE_NAMES_BYTES: usize = 16 * 1024;
 pub const PAYLOAD_BYTES: usize = 24 * 1024;
 /// A message in words inside an item, bytes.
 pub const NOTE_BYTES: usize = 1024;
-/// Control items that wait on one link before the link is given up as stalled, bytes.
+/// Bulk that was sent on one link and is not acknowledged, bytes: more waits (L-05). Several windows, so that no link waits for it.
+pub const LINK_KEPT_BULK_BYTES: usize = 8 * 1024 * 1024;
+/// Items received before they are acknowledged, should nothing else be sent that an acknowledgement could travel with (L-05).
+pub const ACK_ITEMS: u64 = 64;
+/// Bytes received before they are acknowledged, should nothing else be sent.
+pub const ACK_BYTES: usize = 256 * 1024;
+/// Control items of one link that wait or are not acknowledged before the link is given up as stalled, bytes.
 pub const LINK_CONTROL_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Credits that a worker grants to one client beyond its slots, at most (S-02).
@@ -81,6 +87,12 @@ pub const LOSSES: u32 = 3;
 pub const LINK_SILENCE: Duration = Duration::from_secs(15);
 /// An idle link sends an empty record this often, so that [`LINK_SILENCE`] is reached only by the dead (L-05).
 pub const LINK_KEEPALIVE: Duration = Duration::from_secs(5);
+/// How long a link without a connection may be resumed, unless a client wishes otherwise (L-06).
+pub const GRACE: Duration = Duration::from_secs(60);
+/// The longest grace that a worker grants (L-06).
+pub const GRACE_MAX: Duration = Duration::from_secs(600);
+/// After so long without a connection, repeatable tasks may start elsewhere (L-06).
+pub const ELSEWHERE_AFTER: Duration = Duration::from_secs(5);
 /// A set-up must have its link within this time.
 pub const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// When a `connect` is sent again, counted from the first (L-01).

@@ -152,6 +152,10 @@ impl Told {
             }
             WorkerReport::Admission(AdmissionEvent::OtherHost { pinned, seen }) => say::line(&other_host(pinned, seen)),
             WorkerReport::Linked { user, path } => say::info(&format!("{user} is linked, {path}")),
+            WorkerReport::Broken { user, error } => {
+                log::info!("the connection to {user} broke: {error}; what runs for him goes on")
+            }
+            WorkerReport::Resumed { user, path } => log::info!("{user} is connected again, {path}"),
             WorkerReport::Unlinked { user, error } => log::info!("the link to {user} ended: {error}"),
             WorkerReport::Refused { why } => say::info(why),
             WorkerReport::Draining { running: 0, queued: 0 } => say::info("leaving"),

@@ -9,4 +9,5 @@ mod lines;
 mod longest;
 mod outgoing;
 mod round_trip;
+mod stream;
 mod trust;

@@ -3,6 +3,7 @@
 mod admission;
 mod chaos;
 mod hostile;
+mod links;
 mod rate;
 mod scheduling;
 mod setup;

@@ -378,7 +378,11 @@ mod tests {
                 "it is lost after its last attempt",
                 |w| {
                     [FIRST, SECOND, THIRD].into_iter().for_each(|id| w.task.on_withdraw(id));
-                    w.task.on_outcome(Outcome::Lost { worker: who(THIRD), error: LinkError::Closed, losses: vec![who(THIRD)] });
+                    w.task.on_outcome(Outcome::Lost {
+                        worker: who(THIRD),
+                        error: LinkError::Closed,
+                        losses: vec![who(THIRD)],
+                    });
                 },
                 &["again", "lost"],
             ),

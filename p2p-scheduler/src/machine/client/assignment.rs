@@ -77,7 +77,7 @@ impl ClientMachine {
 
     /// The link has no connection: what it had may be lost.
     pub(super) fn on_attempts_broken(&mut self, link: LinkId, out: &mut Vec<ClientOutput>) {
-        self.workers.set_broken(link, true);
+        self.workers.tell_again();
         for (attempt, task, may_have_run) in self.workers.attempts_of(link) {
             self.stragglers.on_ended(attempt);
             if let Some(After::Cancelled) = self.tasks.on_broken(task, attempt, may_have_run) {
@@ -88,7 +88,7 @@ impl ClientMachine {
 
     /// The link has a connection again, before it was given up.
     pub(super) fn on_attempts_resumed(&mut self, link: LinkId) {
-        self.workers.set_broken(link, false);
+        self.workers.tell_again();
         for (attempt, task, _) in self.workers.attempts_of(link) {
             self.tasks.on_resumed(task, attempt);
         }
@@ -112,7 +112,7 @@ impl ClientMachine {
         out: &mut Vec<ClientOutput>,
     ) -> usize {
         let attempts = self.workers.attempts_of(link);
-        let Some(worker) = self.workers.remove(link) else { return 0 };
+        let Some(worker) = self.forget_link(link, out) else { return 0 };
         let mut again = 0;
         for (attempt, task, may_have_run) in attempts.into_iter().rev() {
             self.stragglers.on_ended(attempt);

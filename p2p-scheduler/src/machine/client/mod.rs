@@ -6,6 +6,7 @@
 mod assignment;
 mod calls;
 mod interface;
+mod links;
 mod needs;
 mod state;
 mod status;
@@ -18,8 +19,7 @@ use std::time::Duration;
 use p2p_proto::board::message::{Hello, Seek};
 use p2p_proto::board::{BoardError, BoardEvent, Envelope, Line, Message};
 use p2p_proto::ids::{MachineKey, PeerName, ProcessKey};
-use p2p_proto::link::item::Open;
-use p2p_proto::link::{LinkError, LinkPath, ToClient, ToWorker};
+use p2p_proto::link::{ToClient, ToWorker};
 use p2p_proto::trust::Membership;
 use p2p_proto::{VERSION, limits};
 use rand_chacha::ChaCha20Rng;
@@ -37,7 +37,7 @@ use super::admission::{Admission, AdmissionEvent};
 use super::directory::Directory;
 use super::speaker::Speaker;
 use super::{Me, Now, earliest};
-use crate::LinkId;
+use crate::{ConnectionId, LinkId};
 
 /// The first search is repeated after this long while tasks wait, doubled each time up to [`SEEK_AGAIN_MAX`].
 const SEEK_AGAIN: Duration = Duration::from_secs(1);
@@ -61,6 +61,9 @@ pub struct ClientMachine {
     tasks: Tasks,
     stragglers: Stragglers,
     next_link: u64,
+    next_connection: u64,
+    /// How long a link without a connection is waited for.
+    grace: Duration,
     board: BoardState,
     surveying: bool,
     seek_at: Option<Duration>,
@@ -96,6 +99,8 @@ impl ClientMachine {
             tasks: Tasks::default(),
             stragglers: Stragglers::default(),
             next_link: 0,
+            next_connection: 0,
+            grace: limits::GRACE,
             board: BoardState::Joining,
             surveying: false,
             seek_at: None,
@@ -106,13 +111,19 @@ impl ClientMachine {
         }
     }
 
+    /// Waits so long for a link without a connection before its tasks are lost (L-06), [`limits::GRACE`] by default; a worker may wait for less.
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
     /// Takes one input.
     pub fn handle(&mut self, now: Now, input: ClientInput, out: &mut Vec<ClientOutput>) {
         match input {
             ClientInput::Board(event) => self.on_board(now, event, out),
-            ClientInput::Prepared { link, hints } => self.on_prepared(now, link, hints, out),
-            ClientInput::LinkUp { link, path } => self.on_link_up(now, link, path, out),
-            ClientInput::LinkDown { link, error } => self.on_link_down(now, link, error, out),
+            ClientInput::Prepared { connection, hints } => self.on_prepared(now, connection, hints, out),
+            ClientInput::Connected { connection, path } => self.on_connected(now, connection, path, out),
+            ClientInput::Disconnected { connection, error } => self.on_disconnected(now, connection, error, out),
             ClientInput::Items { link, items } => {
                 for item in items {
                     self.on_item(now, link, item, out);
@@ -159,6 +170,7 @@ impl ClientMachine {
                     self.seek_at,
                     self.hello_at,
                     self.calls.wake_at(),
+                    self.workers.call_at(),
                 ])
             })
             .flatten();
@@ -175,6 +187,7 @@ impl ClientMachine {
                 out.extend(lines.into_iter().map(ClientOutput::Publish));
                 self.hello_at = Some(now.at + self.speaker.spread(self.rng.next_u32()));
                 self.calls.look_again();
+                self.workers.call_again_at(now.at);
                 self.seek_soon(now);
             }
             BoardEvent::Line(line) => {
@@ -255,6 +268,7 @@ impl ClientMachine {
     /// What is due by now.
     fn on_time(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
         self.ping(now, out);
+        self.on_broken_links(now, out);
         if self.board != BoardState::Up {
             return;
         }
@@ -321,57 +335,10 @@ impl ClientMachine {
         self.seek_again = (self.seek_again * 2).min(SEEK_AGAIN_MAX);
     }
 
-    fn on_link_up(&mut self, now: Now, link: LinkId, path: LinkPath, out: &mut Vec<ClientOutput>) {
-        let Some(present) = self.calls.on_linked(link) else {
-            out.push(ClientOutput::Close(link));
-            return;
-        };
-        let open = Open {
-            version: VERSION,
-            name: self.me.name.clone(),
-            capabilities: Vec::new(),
-            slots: 0,
-            received: None,
-            grace_s: 0,
-        };
-        out.push(ClientOutput::Send(link, ToWorker::Open(open)));
-        out.push(ClientOutput::Report(ClientReport::Linked { worker: present.name.clone(), path: path.clone() }));
-        self.workers.add(now, link, present, path, &self.tasks);
-    }
-
-    fn on_link_down(&mut self, now: Now, link: LinkId, error: LinkError, out: &mut Vec<ClientOutput>) {
-        if let Some(failed) = self.calls.on_failed(now, link) {
-            let why = format!("no connection came about: {error}");
-            out.push(ClientOutput::Report(ClientReport::CallFailed { worker: failed.name, why }));
-            return;
-        }
-        self.drop_worker(now, link, error, out);
-    }
-
-    /// A link is gone: its tasks start elsewhere, if they may (S-04).
-    fn drop_worker(&mut self, now: Now, link: LinkId, error: LinkError, out: &mut Vec<ClientOutput>) {
-        let Some(worker) = self.workers.get_mut(link) else { return };
-        let (name, process, had_tasks) = (worker.name.clone(), worker.process, !worker.attempts.is_empty());
-        let again = self.lose_attempts(link, &error, matches!(error, LinkError::Closed), out);
-        // Its hello may be as old as its death: it is called again only when tasks wait, and later each time.
-        self.calls.on_broken(now, process);
-        if had_tasks || !matches!(error, LinkError::Closed) {
-            out.push(ClientOutput::Report(ClientReport::Unlinked { worker: name, error, again }));
-        }
-        if self.tasks.queued() > 0 {
-            self.seek_soon(now);
-        }
-    }
-
     fn on_item(&mut self, now: Now, link: LinkId, item: ToClient, out: &mut Vec<ClientOutput>) {
         let Some(worker) = self.workers.get_mut(link) else { return };
         match item {
-            ToClient::Open(open) if !super::speaks(open.version) => {
-                out.push(ClientOutput::Close(link));
-                let fault = p2p_proto::error::ProtoError::Version { theirs: open.version };
-                self.drop_worker(now, link, LinkError::Broken(fault.to_string()), out);
-            }
-            ToClient::Open(open) => self.workers.on_open(link, open.slots.min(limits::SLOTS), &self.tasks),
+            ToClient::Open(open) => self.on_open(now, link, &open, out),
             ToClient::Credit(credits) => self.workers.on_credit(link, credits),
             ToClient::Revoke(credits) => self.workers.on_revoke(link, credits),
             ToClient::Started(attempt) => self.on_started(now, link, attempt, out),
@@ -406,8 +373,7 @@ impl ClientMachine {
         if !self.surveying {
             for link in self.workers.idle_since(now, limits::LINK_IDLE) {
                 out.push(ClientOutput::Send(link, ToWorker::Bye));
-                out.push(ClientOutput::Close(link));
-                self.workers.remove(link);
+                self.forget_link(link, out);
                 self.calls.look_again();
             }
         }
@@ -421,9 +387,7 @@ impl ClientMachine {
             out.push(ClientOutput::Send(link, ToWorker::Bye));
             out.push(ClientOutput::Close(link));
         }
-        for link in self.calls.ids() {
-            out.push(ClientOutput::Close(link));
-        }
+        out.extend(self.calls.ids().into_iter().map(ClientOutput::Abandon));
         self.stragglers.clear();
         for task in self.tasks.drain() {
             out.push(ClientOutput::Outcome(task, Outcome::Cancelled));
@@ -442,6 +406,11 @@ impl ClientMachine {
     fn new_link_id(&mut self) -> LinkId {
         self.next_link += 1;
         LinkId(self.next_link)
+    }
+
+    fn new_connection_id(&mut self) -> ConnectionId {
+        self.next_connection += 1;
+        ConnectionId(self.next_connection)
     }
 
     fn process(&self) -> ProcessKey {

@@ -10,6 +10,7 @@ use p2p_proto::link::LinkPath;
 use p2p_proto::link::item::{Pong, Want};
 use p2p_proto::task::ReturnReason;
 
+use super::links::Carrier;
 use super::tasks::{ClassId, Tasks};
 use crate::LinkId;
 use crate::machine::Now;
@@ -46,8 +47,15 @@ pub(super) struct Workers {
 const RECALL_LOOK: usize = 64;
 
 impl Workers {
-    pub(super) fn add(&mut self, now: Now, link: LinkId, present: Present, path: LinkPath, tasks: &Tasks) {
-        let worker = Worker::new(now, present, path);
+    pub(super) fn add(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        present: Present,
+        (path, carrier): (LinkPath, Carrier),
+        tasks: &Tasks,
+    ) {
+        let worker = Worker::new(now, present, path, carrier);
         self.links.insert(link, worker);
         self.stale = true;
         self.refit(link, tasks);
@@ -72,7 +80,7 @@ impl Workers {
         self.change(link, |worker| {
             worker.credits = 0;
             worker.recalled.clear();
-            worker.broken = true;
+            worker.draining = true;
         });
         self.links.remove(&link)
     }
@@ -83,6 +91,14 @@ impl Workers {
 
     pub(super) fn get_mut(&mut self, link: LinkId) -> Option<&mut Worker> {
         self.links.get_mut(&link)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (LinkId, &Worker)> {
+        self.links.iter().map(|(link, worker)| (*link, worker))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (LinkId, &mut Worker)> {
+        self.links.iter_mut().map(|(link, worker)| (*link, worker))
     }
 
     pub(super) fn ids(&self) -> Vec<LinkId> {
@@ -181,9 +197,8 @@ impl Workers {
         });
     }
 
-    /// The connection broke, or is back.
-    pub(super) fn set_broken(&mut self, link: LinkId, broken: bool) {
-        self.change(link, |worker| worker.broken = broken);
+    /// A connection broke, or is back: the others are to hear what waits for them now.
+    pub(super) fn tell_again(&mut self) {
         self.stale = true;
     }
 
@@ -192,9 +207,10 @@ impl Workers {
         self.links.get(&link).is_some_and(|worker| worker.fits(class))
     }
 
-    /// Slots of all that could run one of these.
+    /// Slots of all that could run one of these, but for those that were away for so long that others should.
     pub(super) fn slots_for(&self, classes: impl Iterator<Item = ClassId> + Clone) -> u32 {
-        let fitting = self.links.values().filter(|worker| classes.clone().any(|class| worker.fits(class)));
+        let here = self.links.values().filter(|worker| !worker.carrier.is_elsewhere());
+        let fitting = here.filter(|worker| classes.clone().any(|class| worker.fits(class)));
         fitting.map(|worker| worker.slots).fold(0, u32::saturating_add)
     }
 
@@ -306,7 +322,7 @@ impl Workers {
     pub(super) fn due_pings(&mut self, now: Now, interval: Duration) -> Vec<LinkId> {
         let mut due = Vec::new();
         for (link, worker) in &mut self.links {
-            if worker.ping_at <= now.at && worker.ping_sent.is_none() {
+            if worker.pings() && worker.ping_at <= now.at {
                 worker.ping_sent = Some(now.at);
                 worker.ping_at = now.at + interval;
                 due.push(*link);
@@ -324,13 +340,14 @@ impl Workers {
         self.links.iter().filter(|(_, worker)| idle(worker)).map(|(link, _)| *link).collect()
     }
 
-    /// The next ping.
+    /// The next ping, and what is next for links without a connection.
     pub(super) fn wake_at(&self) -> Option<Duration> {
-        self.links.values().filter(|worker| worker.ping_sent.is_none()).map(|worker| worker.ping_at).min()
+        let pings = self.links.values().filter(|worker| worker.pings()).map(|worker| worker.ping_at);
+        pings.chain(self.links.values().filter_map(|worker| worker.carrier.wake_at())).min()
     }
 
     /// Changes a worker and keeps the indexes in step.
-    fn change(&mut self, link: LinkId, change: impl FnOnce(&mut Worker)) {
+    pub(super) fn change(&mut self, link: LinkId, change: impl FnOnce(&mut Worker)) {
         let Some(worker) = self.links.get_mut(&link) else { return };
         let (ready, excess, recalling) = (worker.readiness(), worker.excess(), worker.recalled.len());
         change(worker);

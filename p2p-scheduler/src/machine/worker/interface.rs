@@ -6,12 +6,12 @@ use std::time::Duration;
 use p2p_proto::board::message::Offer;
 use p2p_proto::board::{BoardError, BoardEvent, Line};
 use p2p_proto::ids::{AttemptId, MachineKey, UserName};
-use p2p_proto::link::item::{Finished, Submit};
+use p2p_proto::link::item::{Finished, Open, Submit};
 use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, ToClient, ToWorker};
 use p2p_proto::trust::Membership;
 
 use super::super::admission::AdmissionEvent;
-use crate::LinkId;
+use crate::{ConnectionId, LinkId};
 
 /// What reaches the worker machine.
 #[derive(Debug)]
@@ -21,25 +21,27 @@ pub enum WorkerInput {
     /// The answer to [`WorkerOutput::Prepare`].
     Prepared {
         /// Which set-up.
-        link: LinkId,
+        connection: ConnectionId,
         /// This side's hints.
         hints: Result<Hints, LinkError>,
     },
-    /// The answer to [`WorkerOutput::Connect`]: the link is there.
-    LinkUp {
+    /// The answer to [`WorkerOutput::Connect`]: the connection is there, and waits for [`WorkerOutput::Attach`] or [`WorkerOutput::Abandon`], one of
+    /// which is among this input's outputs.
+    Connected {
         /// Which.
-        link: LinkId,
+        connection: ConnectionId,
         /// Which way it goes.
         path: LinkPath,
     },
-    /// A set-up failed, or a link ended.
-    LinkDown {
+    /// A set-up failed, or a connection ended that carried a link.
+    Disconnected {
         /// Which.
-        link: LinkId,
+        connection: ConnectionId,
         /// Why.
         error: LinkError,
     },
-    /// Items of one record; `Data` and `Taken` go past the machine.
+    /// Items of one record, as the link's stream hands them out: `Open` is the first of each connection. `Data`, `Taken` and `Ack` go past
+    /// the machine.
     Items {
         /// From which link.
         link: LinkId,
@@ -68,12 +70,25 @@ pub enum WorkerOutput {
     /// Say this on the board.
     Publish(Line),
     /// Start a set-up with the transport.
-    Prepare(LinkId),
+    Prepare(ConnectionId),
     /// Connect it.
-    Connect(LinkId, Box<ConnectPlan>),
-    /// End a link or set-up in order; no `LinkDown` is expected for it.
+    Connect(ConnectionId, Box<ConnectPlan>),
+    /// This connection carries the link from now on; whatever carried it before ends at once, and no `Disconnected` follows for that.
+    Attach {
+        /// Which link; new, unless it resumes.
+        link: LinkId,
+        /// Which connection.
+        connection: ConnectionId,
+        /// Its first item; where the link resumes, the stream adds what it has received.
+        open: Open,
+        /// Whether the stream of the connections before goes on (L-05).
+        resumes: bool,
+    },
+    /// End a set-up or connection at once; no `Disconnected` follows.
+    Abandon(ConnectionId),
+    /// Send what waits, end the link in order, and forget it. Without a connection it is forgotten at once. No `Disconnected` follows.
     Close(LinkId),
-    /// Send this to a client.
+    /// Send this to a client, now or when the link has a connection again.
     Send(LinkId, ToClient),
     /// Make the attempt's two ends; stage what streams in.
     Stage(LinkId, Box<Submit>),
@@ -121,6 +136,20 @@ pub enum WorkerReport {
     Admission(AdmissionEvent),
     /// A client is linked.
     Linked {
+        /// Whose.
+        user: UserName,
+        /// Which way.
+        path: LinkPath,
+    },
+    /// A client's link has lost its connection; what he has here goes on for the grace (L-06).
+    Broken {
+        /// Whose.
+        user: UserName,
+        /// Why.
+        error: LinkError,
+    },
+    /// A client's link goes on over a new connection.
+    Resumed {
         /// Whose.
         user: UserName,
         /// Which way.

@@ -1,38 +1,38 @@
 //! The worker: offers slots, grants credits, queues and runs attempts (S-01, S-02, S-04, S-06).
 //!
-//! Slots belong to the worker, so what runs next is decided here, when a slot frees: fairly among users, however many processes each has. A
-//! client sends no task without a credit. When a client's link ends, its attempts end with it.
+//! Slots belong to the worker, so what runs next is decided here, when a slot frees: fairly among users, by what they have used. A client sends
+//! no task without a credit. When a client's link ends, its attempts end with it; one that only lost its connection is waited for.
 
 mod answers;
 mod attempts;
 mod credit;
 mod fair;
 mod interface;
+mod links;
 mod queue;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use p2p_proto::board::message::{Bye, Hello, Offer, Seek};
 use p2p_proto::board::{BoardEvent, Envelope, Message};
 use p2p_proto::ids::{AttemptId, MachineKey, ProcessKey};
-use p2p_proto::link::item::{Finished, Open, Pong, Returned, Submit};
-use p2p_proto::link::{LinkError, LinkPath, ToClient, ToWorker};
+use p2p_proto::link::item::{Finished, Pong, Returned, Submit};
+use p2p_proto::link::{LinkError, ToClient, ToWorker};
 use p2p_proto::task::{Ended, ReturnReason, TaskSpec};
-use p2p_proto::trust::{Membership, Verified};
+use p2p_proto::trust::Membership;
 use p2p_proto::{VERSION, limits};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 use self::answers::Answers;
 use self::attempts::{Attempts, Withdrawn};
-use self::credit::Demand;
 pub use self::interface::{WorkerInput, WorkerOffer, WorkerOutput, WorkerReport};
+use self::links::Links;
 use self::queue::Waiting;
 use super::admission::{Admission, AdmissionEvent};
 use super::speaker::{FEW_PEERS, Speaker};
 use super::{Me, Now, earliest};
-use crate::LinkId;
+use crate::{ConnectionId, LinkId};
 
 /// The worker's machine.
 #[derive(Debug)]
@@ -43,23 +43,18 @@ pub struct WorkerMachine {
     speaker: Speaker,
     admission: Admission,
     answers: Answers,
-    links: BTreeMap<LinkId, ClientLink>,
+    links: Links,
     attempts: Attempts,
     /// Whether users competed when credits were granted last.
     contended: bool,
     next_link: u64,
+    next_connection: u64,
     up: bool,
     hello_at: Option<Duration>,
     draining: bool,
     left: bool,
     /// A hello was said since the board came up.
     at_work: bool,
-}
-
-#[derive(Debug)]
-struct ClientLink {
-    verified: Verified,
-    demand: Demand,
 }
 
 impl WorkerMachine {
@@ -82,8 +77,9 @@ impl WorkerMachine {
             config,
             rng: ChaCha20Rng::from_seed(seed),
             answers: Answers::default(),
-            links: BTreeMap::new(),
+            links: Links::default(),
             next_link: 0,
+            next_connection: 0,
             up: false,
             hello_at: None,
             draining: false,
@@ -104,9 +100,9 @@ impl WorkerMachine {
         };
         match input {
             WorkerInput::Board(event) => self.on_board(now, event, out),
-            WorkerInput::Prepared { link, hints } => self.on_prepared(now, link, hints, out),
-            WorkerInput::LinkUp { link, path } => self.on_link_up(now, link, path, out),
-            WorkerInput::LinkDown { link, error } => self.on_link_down(now, link, error, out),
+            WorkerInput::Prepared { connection, hints } => self.on_prepared(now, connection, hints, out),
+            WorkerInput::Connected { connection, path } => self.on_connected(now, connection, path, out),
+            WorkerInput::Disconnected { connection, error } => self.on_disconnected(now, connection, error, out),
             WorkerInput::Items { link, items } => {
                 for item in items {
                     self.on_item(now, link, item, out);
@@ -121,18 +117,18 @@ impl WorkerMachine {
                     self.hand_back(link, attempt, ReturnReason::Draining, out);
                 }
                 // Nobody asked for the end of what runs here: to its client it is lost with the link, and runs again elsewhere if it may.
-                for link in self.links.keys().copied().collect::<Vec<_>>() {
-                    out.push(WorkerOutput::Close(link));
+                for link in self.links.ids() {
                     self.drop_link(now, link, LinkError::Closed, out);
                 }
                 // What clients that are gone have left.
                 out.extend(self.attempts.running().map(|(link, attempt)| WorkerOutput::Kill(link, attempt)));
             }
         }
+        self.end_graces(now, out);
         self.run_next(now, out);
         self.grant(touched, out);
         self.on_time(now, out);
-        if self.draining && self.attempts.is_idle() {
+        if self.draining && self.attempts.is_idle() && !self.links.owes_results() {
             self.leave(now, out);
         }
     }
@@ -143,7 +139,7 @@ impl WorkerMachine {
             return None;
         }
         let board = earliest([self.speaker.wake_at(), self.admission.wake_at(), self.hello_at]);
-        earliest([board.filter(|_| self.up), self.attempts.wake_at()])
+        earliest([board.filter(|_| self.up), self.attempts.wake_at(), self.links.wake_at()])
     }
 
     /// Slots that run something, and attempts that wait.
@@ -273,59 +269,10 @@ impl WorkerMachine {
         out.extend(lines.into_iter().map(WorkerOutput::Publish));
     }
 
-    fn on_link_up(&mut self, now: Now, link: LinkId, path: LinkPath, out: &mut Vec<WorkerOutput>) {
-        let Some(verified) = self.answers.on_settled(link) else {
-            out.push(WorkerOutput::Close(link));
-            return;
-        };
-        // Only now, proven by its first record, does a new link of the same process replace the old one (L-02).
-        let old = self.links.iter().find(|(_, old)| old.verified.keys == verified.keys).map(|(id, _)| *id);
-        if let Some(old) = old {
-            out.push(WorkerOutput::Close(old));
-            self.drop_link(now, old, LinkError::Lost("it was replaced by a newer one".to_owned()), out);
-        }
-        let open = Open {
-            version: VERSION,
-            name: self.me.name.clone(),
-            capabilities: Vec::new(),
-            slots: self.config.offer.slots,
-            received: None,
-            grace_s: 0,
-        };
-        out.push(WorkerOutput::Send(link, ToClient::Open(open)));
-        if self.draining {
-            out.push(WorkerOutput::Send(link, ToClient::Draining));
-        }
-        out.push(WorkerOutput::Report(WorkerReport::Linked { user: verified.user.clone(), path }));
-        self.links.insert(link, ClientLink { verified, demand: Demand::default() });
-    }
-
-    fn on_link_down(&mut self, now: Now, link: LinkId, error: LinkError, out: &mut Vec<WorkerOutput>) {
-        if let Some(verified) = self.answers.on_settled(link) {
-            let why = format!("a link with {} did not come about: {error}", verified.user);
-            out.push(WorkerOutput::Report(WorkerReport::Refused { why }));
-            return;
-        }
-        self.drop_link(now, link, error, out);
-        self.hello_within(now, limits::HELLO_TTL / 4);
-    }
-
-    fn drop_link(&mut self, now: Now, link: LinkId, error: LinkError, out: &mut Vec<WorkerOutput>) {
-        let Some(gone) = self.links.remove(&link) else { return };
-        for attempt in self.attempts.on_link_gone(now.at, link) {
-            out.push(WorkerOutput::Kill(link, attempt));
-        }
-        out.push(WorkerOutput::Report(WorkerReport::Unlinked { user: gone.verified.user, error }));
-    }
-
     fn on_item(&mut self, now: Now, link: LinkId, item: ToWorker, out: &mut Vec<WorkerOutput>) {
         let Some(client) = self.links.get_mut(&link) else { return };
         match item {
-            ToWorker::Open(open) if !super::speaks(open.version) => {
-                out.push(WorkerOutput::Close(link));
-                let fault = p2p_proto::error::ProtoError::Version { theirs: open.version };
-                self.drop_link(now, link, LinkError::Broken(fault.to_string()), out);
-            }
+            ToWorker::Open(open) => self.on_open(now, link, &open, out),
             ToWorker::Want(want) => client.demand.on_want(want),
             ToWorker::Submit(submit) => self.on_submit(now, link, submit, out),
             ToWorker::Cancel(attempt) => match self.attempts.withdraw(now.at, link, attempt) {
@@ -346,17 +293,17 @@ impl WorkerMachine {
                 out.push(WorkerOutput::Send(link, ToClient::Pong(pong)));
             }
             ToWorker::Bye => {
-                out.push(WorkerOutput::Close(link));
                 self.drop_link(now, link, LinkError::Closed, out);
                 self.hello_within(now, limits::HELLO_TTL / 4);
             }
-            ToWorker::Open(_) | ToWorker::Data(_) | ToWorker::Taken(_) | ToWorker::Standby(_) | ToWorker::Ack(_) => {}
+            ToWorker::Data(_) | ToWorker::Taken(_) | ToWorker::Standby(_) | ToWorker::Ack(_) => {}
         }
     }
 
     fn on_submit(&mut self, now: Now, link: LinkId, submit: Submit, out: &mut Vec<WorkerOutput>) {
         let Some(client) = self.links.get_mut(&link) else { return };
         let attempt = submit.attempt;
+        client.has_submitted = true;
         let credited = client.demand.on_submit();
         let back = if self.draining {
             Some(ReturnReason::Draining)
@@ -389,7 +336,6 @@ impl WorkerMachine {
         if self.attempts.queue(now.at, link, &client.verified.user, waiting) {
             out.push(WorkerOutput::Stage(link, Box::new(submit)));
         } else {
-            out.push(WorkerOutput::Close(link));
             self.drop_link(now, link, LinkError::Broken("its ids of attempts do not rise".to_owned()), out);
         }
     }
@@ -429,9 +375,9 @@ impl WorkerMachine {
         let contended = self.attempts.is_contended();
         let turned = std::mem::replace(&mut self.contended, contended) != contended;
         let links = match touched {
-            Some(link) if !turned => self.links.range_mut(link..=link),
+            Some(link) if !turned => self.links.connected(link..=link),
             None if !turned => return,
-            _ => self.links.range_mut(..),
+            _ => self.links.connected(LinkId(0)..=LinkId(u64::MAX)),
         };
         for (link, client) in links {
             let held = self.attempts.held(*link);
@@ -446,8 +392,8 @@ impl WorkerMachine {
             return;
         }
         self.hello_at = None;
-        for link in self.links.keys() {
-            out.push(WorkerOutput::Send(*link, ToClient::Draining));
+        for link in self.links.ids() {
+            out.push(WorkerOutput::Send(link, ToClient::Draining));
         }
         let (running, queued) = (self.attempts.running().count(), self.attempts.queued());
         out.push(WorkerOutput::Report(WorkerReport::Draining { running, queued }));
@@ -458,8 +404,8 @@ impl WorkerMachine {
         let bye = Message::Bye(Bye { process: self.me.secret.process_key() });
         let line = self.speaker.line(now, bye);
         out.push(WorkerOutput::Publish(line));
-        let links = std::mem::take(&mut self.links).into_keys().chain(self.answers.drain());
-        out.extend(links.map(WorkerOutput::Close));
+        out.extend(std::mem::take(&mut self.links).ids().into_iter().map(WorkerOutput::Close));
+        out.extend(self.answers.drain().into_iter().map(WorkerOutput::Abandon));
         out.push(WorkerOutput::Drained);
     }
 
@@ -477,6 +423,11 @@ impl WorkerMachine {
     fn new_link_id(&mut self) -> LinkId {
         self.next_link += 1;
         LinkId(self.next_link)
+    }
+
+    fn new_connection_id(&mut self) -> ConnectionId {
+        self.next_connection += 1;
+        ConnectionId(self.next_connection)
     }
 
     fn process(&self) -> ProcessKey {

@@ -9,6 +9,7 @@ use p2p_proto::link::LinkPath;
 use p2p_proto::link::item::{Pong, Want};
 
 use super::super::Needs;
+use super::super::links::Carrier;
 use super::super::tasks::{ClassId, Tasks};
 use crate::machine::Now;
 use crate::machine::directory::Present;
@@ -22,6 +23,9 @@ pub(in super::super) struct Worker {
     pub(in super::super) name: PeerName,
     pub(in super::super) process: ProcessKey,
     pub(in super::super) path: LinkPath,
+    /// Who it is, to be called again.
+    pub(in super::super) present: Present,
+    pub(in super::super) carrier: Carrier,
     pub(in super::super) slots: u32,
     pub(in super::super) offer: Offer,
     /// In the order in which it got them: it runs the first ones first.
@@ -34,8 +38,6 @@ pub(in super::super) struct Worker {
     pub(super) credits: u32,
     /// Attempts that it was asked to hand back, and has not answered about.
     pub(super) recalled: BTreeSet<AttemptId>,
-    /// It has no connection now.
-    pub(super) broken: bool,
     /// What it believes that waits: the last `Want`, less what it was sent since.
     pub(super) told: Want,
     /// When so little of that is left, it is to hear how much there is now.
@@ -50,12 +52,14 @@ pub(in super::super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(now: Now, present: Present, path: LinkPath) -> Self {
-        let offer = present.offer.unwrap_or_default();
+    pub(super) fn new(now: Now, present: Present, path: LinkPath, carrier: Carrier) -> Self {
+        let offer = present.offer.clone().unwrap_or_default();
         Self {
-            name: present.name,
+            name: present.name.clone(),
             process: present.verified.keys.process,
             path,
+            present,
+            carrier,
             slots: offer.slots,
             offer,
             attempts: BTreeMap::new(),
@@ -65,7 +69,6 @@ impl Worker {
             returns: 0,
             credits: 0,
             recalled: BTreeSet::new(),
-            broken: false,
             told: Want::default(),
             hear_below: 0,
             ping_sent: None,
@@ -82,7 +85,7 @@ impl Worker {
 
     /// Whether it offers what such a task needs.
     pub(in super::super) fn could_run(&self, needs: &Needs) -> bool {
-        !self.draining && !self.broken && needs.fit(self.slots, &self.offer)
+        !self.draining && !self.carrier.is_broken() && needs.fit(self.slots, &self.offer)
     }
 
     /// Works out anew what it could run.
@@ -114,20 +117,30 @@ impl Worker {
     /// Its load, if it can be given a task.
     pub(super) fn readiness(&self) -> Option<u64> {
         let load = || self.attempts.len() as u64 * LOAD_UNIT / u64::from(self.slots.max(1));
-        (self.credits > 0 && !self.broken).then(load)
+        (self.credits > 0 && !self.carrier.is_broken()).then(load)
     }
 
     /// Attempts that wait there, as far as this client's own fill its slots, and were not asked back.
     pub(super) fn excess(&self) -> u32 {
-        if self.broken {
+        if self.carrier.is_broken() || self.draining {
             return 0;
         }
         let held = self.attempts.len().saturating_sub(self.recalled.len());
         u32::try_from(held).unwrap_or(u32::MAX).saturating_sub(self.slots)
     }
 
+    /// Whether it is to be pinged when its time comes.
+    pub(super) fn pings(&self) -> bool {
+        self.ping_sent.is_none() && !self.carrier.is_broken()
+    }
+
+    /// Whether it has work, or knows of some.
+    pub(in super::super) fn is_busy(&self) -> bool {
+        !self.attempts.is_empty() || self.told.tasks > 0
+    }
+
     /// Whether this client does not fill its slots.
     pub(super) fn may_start(&self) -> bool {
-        !self.broken && !self.draining && self.attempts.len() < self.slots as usize
+        !self.carrier.is_broken() && !self.draining && self.attempts.len() < self.slots as usize
     }
 }
