@@ -28,6 +28,7 @@ const BOARD_LATENCY: Duration = Duration::from_millis(30);
 pub(crate) type Peer = usize;
 type End = (Peer, LinkId);
 
+#[allow(clippy::large_enum_variant, reason = "a world has a few dozen of them")]
 pub(crate) enum Machine {
     Host(HostMachine),
     Worker(WorkerMachine),
