@@ -79,7 +79,7 @@ pub enum ToClient {
     /// It could not be recalled: it runs or ended already.
     #[serde(rename = "late")]
     TooLate(AttemptId),
-    /// I take no more tasks, and leave when what runs here is done.
+    /// I take no more tasks, and leave when what I hold is done.
     #[serde(rename = "draining")]
     Draining,
     /// I am here, and this is my load.
@@ -142,7 +142,7 @@ pub struct Want {
 /// One attempt at a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submit {
-    /// Its id, new on this link.
+    /// Its id, above all before it on this link.
     #[serde(rename = "a")]
     pub attempt: AttemptId,
     /// What to do.

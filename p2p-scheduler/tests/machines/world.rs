@@ -31,6 +31,7 @@ type End = (Peer, LinkId);
 /// One side of a connection.
 type Plug = (Peer, ConnectionId);
 
+#[allow(clippy::large_enum_variant, reason = "a world has a few dozen of them")]
 pub(crate) enum Machine {
     Host(HostMachine),
     Worker(WorkerMachine),

@@ -1,6 +1,6 @@
 //! The attempts on a worker: which wait, which run, and who is next (S-01, S-03, I-03).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use p2p_proto::board::message::Offer;
@@ -31,7 +31,7 @@ pub(super) struct Attempts {
     /// Of users for whom something waits.
     queues: BTreeMap<UserId, UserQueue>,
     queued: u32,
-    lanes: HashMap<LinkId, Lane>,
+    lanes: BTreeMap<LinkId, Lane>,
     running: BTreeMap<(LinkId, AttemptId), Running>,
     /// What is to be announced and when, in that order; some of it may have ended meanwhile.
     announcements: VecDeque<(Duration, LinkId, AttemptId)>,
@@ -88,7 +88,7 @@ impl Attempts {
             shares: Shares::new(weights),
             queues: BTreeMap::new(),
             queued: 0,
-            lanes: HashMap::new(),
+            lanes: BTreeMap::new(),
             running: BTreeMap::new(),
             announcements: VecDeque::new(),
             overtaken: None,

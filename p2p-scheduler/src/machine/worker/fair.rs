@@ -29,7 +29,7 @@ pub(super) struct UserId(u64);
 pub(super) struct Shares {
     weights: BTreeMap<UserName, u32>,
     ids: HashMap<UserName, UserId>,
-    users: HashMap<UserId, Share>,
+    users: BTreeMap<UserId, Share>,
     next_id: u64,
     /// Those for whom something waits.
     waiting: BTreeSet<UserId>,
@@ -87,7 +87,7 @@ impl Shares {
         Self {
             weights,
             ids: HashMap::new(),
-            users: HashMap::new(),
+            users: BTreeMap::new(),
             next_id: 0,
             waiting: BTreeSet::new(),
             active: BTreeSet::new(),
@@ -202,6 +202,9 @@ impl Shares {
 
     /// Where the others are that `newcomer` competes with.
     fn present(&self, at: Duration, newcomer: UserId) -> u128 {
+        if self.active.len() == 1 {
+            return self.floor;
+        }
         let others =
             self.least(at, &self.waiting, Some(newcomer)).or_else(|| self.least(at, &self.active, Some(newcomer)));
         others.unwrap_or(0).max(self.floor)
@@ -323,7 +326,8 @@ mod tests {
     /// Columns: slots, how long the attempts of each take in seconds, their weights; then: what share each is due.
     #[test]
     fn users_with_endless_work_share_by_weight_however_long_their_attempts_are() {
-        let table: [(usize, &[u64], &[u32], &[f64]); 8] = [
+        type Row = (usize, &'static [u64], &'static [u32], &'static [f64]);
+        let table: [Row; 8] = [
             (1, &[1, 1], &[1, 1], &[0.5, 0.5]),
             (2, &[1, 1], &[1, 1], &[0.5, 0.5]),
             (3, &[1, 1], &[1, 1], &[0.5, 0.5]),
