@@ -6,6 +6,7 @@
 mod calls;
 mod interface;
 mod links;
+mod standby;
 mod status;
 mod tasks;
 mod workers;
@@ -266,7 +267,7 @@ impl ClientMachine {
     /// What is due by now.
     fn on_time(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
         self.ping(now, out);
-        self.on_broken_links(now, out);
+        self.on_links_due(now, out);
         if self.board != BoardState::Up {
             return;
         }
@@ -373,8 +374,8 @@ impl ClientMachine {
             ToClient::Pong(pong) => {
                 self.workers.on_pong(now, link, pong);
             }
-            ToClient::TooLate(_) | ToClient::Data(_) | ToClient::Taken(_) | ToClient::Standby(_) | ToClient::Ack(_) => {
-            }
+            ToClient::Standby(standby) => self.on_standby(link, &standby, out),
+            ToClient::TooLate(_) | ToClient::Data(_) | ToClient::Taken(_) | ToClient::Ack(_) => {}
         }
     }
 

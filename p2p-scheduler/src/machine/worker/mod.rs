@@ -8,6 +8,7 @@ mod attempts;
 mod credit;
 mod interface;
 mod links;
+mod standby;
 
 use std::time::Duration;
 
@@ -280,7 +281,8 @@ impl WorkerMachine {
                 self.drop_link(link, LinkError::Closed, out);
                 self.hello_within(now, limits::HELLO_TTL / 4);
             }
-            ToWorker::Data(_) | ToWorker::Taken(_) | ToWorker::Standby(_) | ToWorker::Ack(_) | ToWorker::Recall(_) => {}
+            ToWorker::Standby(standby) => self.on_standby(now, link, &standby, out),
+            ToWorker::Data(_) | ToWorker::Taken(_) | ToWorker::Ack(_) | ToWorker::Recall(_) => {}
         }
     }
 
