@@ -10,6 +10,7 @@ mod fair;
 mod interface;
 mod links;
 mod queue;
+mod standby;
 
 use std::time::Duration;
 
@@ -296,7 +297,8 @@ impl WorkerMachine {
                 self.drop_link(now, link, LinkError::Closed, out);
                 self.hello_within(now, limits::HELLO_TTL / 4);
             }
-            ToWorker::Data(_) | ToWorker::Taken(_) | ToWorker::Standby(_) | ToWorker::Ack(_) => {}
+            ToWorker::Standby(standby) => self.on_standby(now, link, &standby, out),
+            ToWorker::Data(_) | ToWorker::Taken(_) | ToWorker::Ack(_) => {}
         }
     }
 
