@@ -26,10 +26,10 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 use self::answers::Answers;
-use self::attempts::{Attempts, Withdrawn};
+use self::attempts::Attempts;
 pub use self::interface::{WorkerInput, WorkerOffer, WorkerOutput, WorkerReport};
 use self::links::Links;
-use self::queue::Waiting;
+use self::queue::{Waiting, Withdrawn};
 use super::admission::{Admission, AdmissionEvent};
 use super::speaker::{FEW_PEERS, Speaker};
 use super::{Me, Now, earliest};
