@@ -7,7 +7,7 @@ use cluster::relay::Relay;
 
 #[test]
 fn everything_works_by_a_relay_alone() {
-    let relay = Relay::start();
+    let relay = Relay::try_start().expect("a relay");
     let address = format!("tcp:{}", relay.address());
     let by_relay = ["--relay", &address, "--relay-only"];
     let cluster = Cluster::start();

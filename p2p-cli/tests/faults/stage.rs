@@ -29,7 +29,7 @@ impl Stage {
 
     /// On a network like this.
     pub(crate) fn in_weather(weather: Weather) -> Self {
-        let relay = Relay::start();
+        let relay = Relay::try_start().expect("a relay");
         let proxy = Proxy::start(relay.address(), weather);
         Self { cluster: Cluster::start(), proxy, _relay: relay }
     }
