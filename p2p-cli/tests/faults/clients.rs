@@ -28,6 +28,35 @@ fn tasks_of_a_killed_client_end_after_the_grace() {
 }
 
 #[test]
+fn a_client_that_sleeps_longer_than_the_grace_begins_again() {
+    let stage = Stage::start();
+    let worker = stage.worker("bob", 2);
+    let starts = stage.trace("starts");
+    let first = stage.cluster.work("alice").join("first");
+    // The first two that start wait for ever.
+    let script = format!(
+        "{}; if mkdir '{first}'1 || mkdir '{first}'2; then exec sleep 1000; fi 2>/dev/null; echo {{}}",
+        starts.append("{}"),
+        first = first.display()
+    );
+    for (how, code, printed) in [("-k", 0, "1\n2\n"), ("--once", 2, "")] {
+        let mut client = stage.client("alice", &["map", "--grace", "4s", how, &script, ":::", "1", "2"]);
+        starts.wait_for(2);
+        client.process.signal(Signal::STOP);
+        stage.proxy.cut();
+        worker.wait_clean(Duration::from_secs(4) + NOISE);
+        client.process.signal(Signal::CONT);
+        let done = client.done();
+        assert_eq!((done.code, done.stdout.as_str()), (Some(code), printed), "{done}");
+        assert_eq!(starts.lines().len(), 4 - usize::try_from(code).expect("a count"), "{done}");
+        starts.forget();
+        for number in [1, 2] {
+            std::fs::remove_dir(format!("{}{number}", first.display())).expect("a folder");
+        }
+    }
+}
+
+#[test]
 fn an_interrupt_ends_a_client_whose_connection_is_away() {
     let stage = Stage::start();
     let worker = stage.worker("bob", 1);

@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cluster::{PATIENCE, within};
+use crate::cluster::{PATIENCE, Running, within};
 use crate::stage::{NOISE, Stage};
 
 /// A link counts as broken once nothing came for so long (L-05).
@@ -69,6 +69,30 @@ fn a_half_open_connection_is_noticed_and_replaced() {
     assert_eq!(starts.lines().len(), 1);
     // A silence, and what connecting anew may take.
     assert!(held.elapsed() < SILENCE + NOISE + NOISE, "{:?}: {done}", held.elapsed());
+}
+
+#[test]
+fn stdin_goes_on_where_it_was_cut() {
+    let stage = Stage::start();
+    let _worker = stage.worker("bob", 1);
+    let starts = stage.trace("starts");
+    let script = format!("{}; cat", starts.append("start"));
+    let mut running = Running::start(stage.command("alice", &["--relay-only", "run", "--", "sh", "-c", &script]));
+    starts.wait_for(1);
+    let sent = numbers(400_000);
+    for piece in sent.as_bytes().chunks(sent.len() / 8 + 1) {
+        running.write(piece);
+        stage.proxy.cut();
+    }
+    let done = running.done();
+    assert!(
+        done.code == Some(0) && done.stdout == sent,
+        "{} bytes of {}: {}",
+        done.stdout.len(),
+        sent.len(),
+        done.stderr
+    );
+    assert_eq!(starts.lines().len(), 1);
 }
 
 #[test]

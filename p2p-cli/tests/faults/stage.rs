@@ -171,6 +171,11 @@ impl Trace {
         fs::write(&self.0, "").expect("a file");
     }
 
+    /// Begins anew.
+    pub(crate) fn forget(&self) {
+        fs::remove_file(&self.0).expect("a file that is there");
+    }
+
     /// The lines so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         fs::read_to_string(&self.0).unwrap_or_default().lines().map(str::to_owned).collect()

@@ -62,6 +62,27 @@ fn tasks_of_a_worker_that_falls_silent_start_elsewhere() {
 }
 
 #[test]
+fn workers_that_left_without_a_word_are_not_in_the_way_of_one_that_lives() {
+    let stage = Stage::start();
+    let doomed = stage.worker("carol", 1);
+    let (starts, script) = stuck_once(&stage);
+    let mut client = stage.client("alice", &["run", "-n", "--", "sh", "-c", &script]);
+    starts.wait_for(1);
+    // The client has heard all of them, and none says that it goes.
+    let others = ["bob", "bob", "carol", "carol"].map(|user| stage.worker(user, 1));
+    let _alive = stage.worker("bob", 1);
+    for other in others {
+        other.process.kill();
+    }
+    let killed = Instant::now();
+    doomed.process.kill();
+    starts.wait_for_within(2, ELSEWHERE + NOISE);
+    eprintln!("it started elsewhere after {:?}", killed.elapsed());
+    let done = client.done();
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "done\n"), "{done}");
+}
+
+#[test]
 fn a_client_without_any_worker_says_so_and_goes_on_when_one_comes() {
     let stage = Stage::start();
     let only = stage.worker("carol", 1);
