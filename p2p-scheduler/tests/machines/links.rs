@@ -186,3 +186,23 @@ fn a_standby_that_comes_to_nothing_leaves_the_call_by_the_board() {
     world.run_until(Duration::from_secs(60), World::all_done);
     assert!(world.outcome(client, id).unwrap().is_success());
 }
+
+#[test]
+fn workers_that_left_without_a_word_are_not_in_the_way_of_one_that_lives() {
+    for seed in 0..8 {
+        let mut world = World::new(seed);
+        world.host(&["bob", "dave"]);
+        let (doomed, client) = (world.worker("bob", 1), world.client("dave"));
+        let id = world.submit(client, task(60_000));
+        world.run_until(SOON, |world| world.running(doomed) == 1);
+        let mut others: Vec<Peer> = (0..5).map(|_| world.worker("bob", 1)).collect();
+        let alive = others.remove(usize::try_from(world.random(5)).unwrap());
+        world.run_for(SOON);
+        for other in others {
+            world.kill(other);
+        }
+        world.kill(doomed);
+        world.run_until(limits::ELSEWHERE_AFTER + SOON, |world| world.running(alive) == 1);
+        world.run_until(Duration::from_secs(100), |world| world.outcome(client, id).is_some());
+    }
+}
