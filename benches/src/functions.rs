@@ -208,7 +208,11 @@ pub fn play(place: &Place, slots: u32) -> Result<()> {
             Ok(Vec::new())
         })
         .register("size", |input| Ok(input.len().to_string().into_bytes()));
-    let offer = WorkerOffer { offer: Offer { slots, free: slots, ..Offer::default() }, allow: None };
+    let offer = WorkerOffer {
+        offer: Offer { slots, free: slots, ..Offer::default() },
+        allow: None,
+        weights: Default::default(),
+    };
     let board = Arc::new(place.board(GUEST)?);
     let transport = Arc::new(transport());
     let worker = Worker::join(&member(GUEST)?, offer, Arc::new(functions), board, transport, Arc::new(Forgetful))?;

@@ -9,11 +9,11 @@ use p2p_proto::link::item::Finished;
 use p2p_proto::link::{Hints, LinkPath, ToClient, ToWorker};
 use p2p_proto::task::{Content, Ended, TaskSpec};
 use p2p_proto::trust::ProcessSecret;
-use p2p_scheduler::LinkId;
 use p2p_scheduler::machine::client::{ClientInput, ClientMachine, ClientOutput};
 use p2p_scheduler::machine::host::{HostInput, HostMachine, HostOutput};
 use p2p_scheduler::machine::worker::{WorkerInput, WorkerMachine, WorkerOffer, WorkerOutput};
 use p2p_scheduler::machine::{Me, Now};
+use p2p_scheduler::{ConnectionId, LinkId};
 
 use crate::Result;
 use crate::meeting::{GUEST, OWNER, member};
@@ -29,6 +29,8 @@ pub struct Machines {
     worker: WorkerMachine,
     client: ClientMachine,
     links: Option<(LinkId, LinkId)>,
+    /// The worker's side of the connection that is made.
+    connecting: Option<ConnectionId>,
     to_worker: Vec<ToWorker>,
     to_client: Vec<ToClient>,
     ended: Vec<WorkerInput>,
@@ -49,7 +51,7 @@ impl Machines {
             host: HostMachine::new(me(OWNER, Role::Host)?, [GUEST.parse()?], [], 0),
             worker: WorkerMachine::new(
                 me(GUEST, Role::Worker)?,
-                WorkerOffer { offer, allow: None },
+                WorkerOffer { offer, allow: None, weights: Default::default() },
                 now,
                 None,
                 None,
@@ -57,6 +59,7 @@ impl Machines {
             ),
             client: ClientMachine::new(me(OWNER, Role::Client)?, now, None, None, [2; 32]),
             links: None,
+            connecting: None,
             to_worker: Vec::new(),
             to_client: Vec::new(),
             ended: Vec::new(),
@@ -153,13 +156,12 @@ impl Machines {
         for output in out {
             match output {
                 WorkerOutput::Publish(line) => lines.push((Role::Worker, line)),
-                WorkerOutput::Prepare(link) => {
-                    self.worker(WorkerInput::Prepared { link, hints: Ok(Hints::default()) }, lines);
+                WorkerOutput::Prepare(connection) => {
+                    self.worker(WorkerInput::Prepared { connection, hints: Ok(Hints::default()) }, lines);
                 }
-                WorkerOutput::Connect(link, _) => {
-                    // The client hears of it first: its own `Connect` comes with the `ready` that follows.
-                    self.links = Some((LinkId(u64::MAX), link));
-                }
+                // The client hears of it first: its own `Connect` comes with the `ready` that follows.
+                WorkerOutput::Connect(connection, _) => self.connecting = Some(connection),
+                WorkerOutput::Attach { link, .. } => self.links = Some((LinkId(u64::MAX), link)),
                 WorkerOutput::Send(_, item) => self.to_client.push(item),
                 WorkerOutput::Run(link, attempt) => {
                     let value = Content::default();
@@ -177,14 +179,19 @@ impl Machines {
         for output in out {
             match output {
                 ClientOutput::Publish(line) => lines.push((Role::Client, line)),
-                ClientOutput::Prepare(link) => {
-                    self.client(ClientInput::Prepared { link, hints: Ok(Hints::default()) }, lines);
+                ClientOutput::Prepare(connection) => {
+                    self.client(ClientInput::Prepared { connection, hints: Ok(Hints::default()) }, lines);
                 }
-                ClientOutput::Connect(link, _) => {
-                    let Some((_, at_worker)) = self.links else { continue };
-                    self.links = Some((link, at_worker));
-                    self.worker(WorkerInput::LinkUp { link: at_worker, path: LinkPath::Memory }, lines);
-                    self.client(ClientInput::LinkUp { link, path: LinkPath::Memory }, lines);
+                ClientOutput::Connect(connection, _) => {
+                    let Some(at_worker) = self.connecting.take() else { continue };
+                    let path = LinkPath::Memory;
+                    self.worker(WorkerInput::Connected { connection: at_worker, path: path.clone() }, lines);
+                    self.client(ClientInput::Connected { connection, path }, lines);
+                }
+                ClientOutput::Attach { link, .. } => {
+                    if let Some((at_client, _)) = &mut self.links {
+                        *at_client = link;
+                    }
                 }
                 ClientOutput::Send(_, item) => self.to_worker.push(item),
                 ClientOutput::Outcome(..) => self.outcomes += 1,

@@ -9,6 +9,7 @@
 
 mod commands;
 mod home;
+mod needs;
 mod map;
 mod options;
 mod outputs;

@@ -88,10 +88,12 @@ impl Outputs {
         let file = match self.streamed.entry(index) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(arriving_file(&self.folder).map_err(|fault| cannot_write(&self.folder, &fault))?)
+                entry.insert(arriving_file(&self.folder).map_err(|fault| cannot_receive(&self.folder, &fault))?)
             }
         };
-        file.write_all(bytes).map_err(|fault| cannot_write(file.path(), &fault))
+        // Its name is told only when all of it is here.
+        let folder = file.path().parent().unwrap_or(&self.folder).to_owned();
+        file.as_file_mut().write_all(bytes).map_err(|fault| cannot_receive(&folder, &fault))
     }
 
     /// Forgets what came of an attempt that is void.
@@ -130,7 +132,7 @@ impl Outputs {
         let mut part = match &file.content {
             Content::Inline(bytes) => {
                 let mut part = part_file(parent).map_err(|fault| cannot_write(parent, &fault))?;
-                part.write_all(bytes).map_err(|fault| cannot_write(&path, &fault))?;
+                part.as_file_mut().write_all(bytes).map_err(|fault| cannot_write(&path, &fault))?;
                 part
             }
             Content::Streamed(size) => {
@@ -138,7 +140,7 @@ impl Outputs {
                     u16::try_from(index).map_err(|_| from_worker("the worker sent too many files".to_owned()))?;
                 let part = match self.streamed.remove(&index) {
                     Some(part) => part,
-                    None => arriving_file(&self.folder).map_err(|fault| cannot_write(&self.folder, &fault))?,
+                    None => arriving_file(&self.folder).map_err(|fault| cannot_receive(&self.folder, &fault))?,
                 };
                 let arrived = part.as_file().metadata().map_or(0, |meta| meta.len());
                 if arrived != *size {
@@ -167,7 +169,7 @@ fn persist(part: NamedTempFile, path: &Path) -> io::Result<()> {
     }
     let rights = fault.file.as_file().metadata()?.permissions();
     let mut copy = part_file(path.parent().unwrap_or(Path::new(".")))?;
-    io::copy(&mut fault.file.reopen()?, &mut copy)?;
+    io::copy(&mut fault.file.reopen()?, copy.as_file_mut())?;
     copy.as_file().set_permissions(rights)?;
     copy.persist(path).map_err(|fault| fault.error)?;
     Ok(())
@@ -200,8 +202,27 @@ fn umask() -> u32 {
 }
 
 fn cannot_write(path: &Path, fault: &io::Error) -> Trouble {
-    let words = format!("{} cannot be written: {fault}; check the folder's rights and room", path.display());
+    not_written(&format!("{} cannot be written", shown(path)), fault)
+}
+
+fn cannot_receive(folder: &Path, fault: &io::Error) -> Trouble {
+    not_written(&format!("a file that comes back cannot be written into {}", shown(folder)), fault)
+}
+
+fn not_written(what: &str, fault: &io::Error) -> Trouble {
+    let words = match fault.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            format!("{what}: this disk is full ({fault}); free space there, or go to a folder on a larger disk")
+        }
+        _ => format!("{what}: {fault}; check the folder's rights"),
+    };
     Trouble::new(Code::CannotWrite, words)
+}
+
+/// As it is named without the detour of the current folder.
+fn shown(path: &Path) -> std::path::Display<'_> {
+    let path = path.strip_prefix(".").unwrap_or(path);
+    if path.as_os_str().is_empty() { Path::new("this folder").display() } else { path.display() }
 }
 
 #[cfg(test)]

@@ -215,6 +215,13 @@ pub fn say_report(report: &ClientReport) {
     use p2p_scheduler::machine::admission::AdmissionEvent;
     match report {
         ClientReport::Linked { worker, path } => log::info!("linked to {worker}, {path}"),
+        ClientReport::Broken { worker, error, tasks: 0 } => log::info!("the link to {worker} broke: {error}"),
+        ClientReport::Broken { worker, error, .. } => {
+            say::info(&format!(
+                "the connection to {worker} broke ({error}); its tasks go on there, and it is called again"
+            ));
+        }
+        ClientReport::Resumed { worker, path } => say::info(&format!("connected to {worker} again, {path}")),
         ClientReport::Unlinked { worker, error, again } if *again > 0 => {
             say::info(&format!("lost {worker} ({error}); {again} tasks start again elsewhere"));
         }

@@ -1,6 +1,7 @@
-//! What the pages list is what there is: exit codes and dependencies.
+//! What the pages list is what there is: exit codes, dependencies and bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// Number, and name with meaning.
 type Codes = BTreeMap<u8, (String, String)>;
@@ -66,4 +67,88 @@ fn named(manifest: &str) -> Vec<&str> {
         }
     }
     names
+}
+
+/// A row of docs/bounds.md.
+struct Bound<'a> {
+    /// The file that its heading names.
+    file: &'a str,
+    name: &'a str,
+    value: &'a str,
+    test: &'a str,
+}
+
+#[test]
+fn every_bound_is_listed_with_its_value_and_its_test() {
+    let page = include_str!("../../docs/bounds.md");
+    let bounds = bounds(page);
+    let files: BTreeSet<&str> = bounds.iter().map(|bound| bound.file).collect();
+    for file in files {
+        let of_file = bounds.iter().filter(|bound| bound.file == file);
+        let listed: BTreeMap<_, _> =
+            of_file.map(|bound| (bound.name.to_owned(), bound.value.replace(' ', ""))).collect();
+        let mut there = constants(&source(file));
+        if !file.ends_with("limits.rs") {
+            // Not every constant there is a bound.
+            there.retain(|name, _| listed.contains_key(name));
+        }
+        assert_eq!(listed, there, "docs/bounds.md and {file}");
+    }
+    for all in ["p2p-proto/src/limits.rs", "p2p-hub/src/limits.rs"] {
+        assert!(bounds.iter().filter(|bound| bound.file == all).count() > 20, "{all} is not listed");
+    }
+    for Bound { name, test, .. } in bounds {
+        if test.strip_prefix("none: ").is_some_and(|why| !why.is_empty()) {
+            continue;
+        }
+        for test in test.split(", ") {
+            let (file, function) = test.trim_matches('`').split_once("::").unwrap_or_else(|| panic!("{name}: {test}"));
+            let source = source(file);
+            let at =
+                source.find(&format!("fn {function}(")).unwrap_or_else(|| panic!("{name}: no {function} in {file}"));
+            let before = source[..at].lines().rev().take(4).any(|line| line.trim() == "#[test]");
+            assert!(before, "{name}: {function} in {file} is no test");
+        }
+    }
+}
+
+/// The rows ``| `NAME` | `value` | what | at the limit | test |`` below headings that name a file.
+fn bounds(page: &str) -> Vec<Bound<'_>> {
+    let mut file = None;
+    let mut bounds = Vec::new();
+    for line in page.lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            file = heading.strip_prefix('`').and_then(|path| path.strip_suffix('`'));
+        }
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        if let (Some(file), &[name, value, _, _, test]) = (file, &cells[..])
+            && name.starts_with('`')
+        {
+            bounds.push(Bound { file, name: name.trim_matches('`'), value: value.trim_matches('`'), test });
+        }
+    }
+    bounds
+}
+
+/// The constants of a source, with their values as the page writes them, without blanks: `Duration::from_secs(5)` is `5s`.
+fn constants(source: &str) -> BTreeMap<String, String> {
+    let mut constants = BTreeMap::new();
+    for declaration in source.split("const ").skip(1) {
+        let Some((name, rest)) = declaration.split_once(": ") else { continue };
+        let Some((value, _)) = rest.split_once(" = ").and_then(|(_, value)| value.split_once(";\n")) else { continue };
+        let mut value: String = value.split_whitespace().collect();
+        for (call, unit) in [("Duration::from_secs(", "s"), ("Duration::from_millis(", "ms")] {
+            while let Some((before, rest)) = value.split_once(call) {
+                let (number, after) = rest.split_once(')').expect("a call ends");
+                value = format!("{before}{number}{unit}{after}");
+            }
+        }
+        constants.insert(name.to_owned(), value);
+    }
+    constants
+}
+
+fn source(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|fault| panic!("{}: {fault}", path.display()))
 }

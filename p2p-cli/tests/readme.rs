@@ -62,6 +62,8 @@ fn by_hand() {
     for expected in [here.as_str(), "HELLO\n", "3 squared is 9\n"] {
         assert!(used.stdout.contains(expected), "{expected:?} is missing: {used}");
     }
+    assert_eq!(used.stdout.matches(" licences/GPL-3\n").count(), 1, "what the log has is not run again: {used}");
+    assert!(used.stderr.contains("p2p: 2 tasks are in the --joblog and are not run again"), "{used}");
     let place = folder.path().join("try");
     let sorted = fs::read_to_string(place.join("sorted/users")).expect("the file came back");
     assert!(sorted.starts_with("bob "), "{sorted}");

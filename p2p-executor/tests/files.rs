@@ -9,6 +9,7 @@ use p2p_proto::limits;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::{Content, Ended, FailureKind, File, TaskSpec};
 use p2p_scheduler::executor::Stop;
+use support::small_disk::small_disk;
 use support::{Rig, command, input, shell};
 
 fn asking(line: &str, outputs: &[&str]) -> TaskSpec {
@@ -272,7 +273,7 @@ fn a_stop_while_files_come_back_ends_it() {
 
 #[test]
 fn a_full_disk_fails_that_attempt_alone() {
-    let Some(disk) = support::small_disk() else { return };
+    let Some(disk) = small_disk() else { return };
     let rig = Rig::with(|config| config.base = disk.path().to_owned());
     let folders = || support::children(disk.path()).iter().flat_map(|home| support::children(home)).count();
     let mut task = command(["echo", "ran"]);

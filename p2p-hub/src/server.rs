@@ -38,6 +38,15 @@ pub(crate) struct Shared {
 pub(crate) type Place = OwnedSemaphorePermit;
 
 impl Shared {
+    fn new(users: Users) -> Self {
+        Self {
+            board: Arc::default(),
+            users: Mutex::new(users),
+            known: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            public: Arc::new(Semaphore::new(MAX_PUBLIC_CONNECTIONS)),
+        }
+    }
+
     /// A place for a connection that has logged in, unless all are taken.
     pub(crate) fn place(&self, caller: &Caller) -> Option<Place> {
         let places = if caller.is_known() { &self.known } else { &self.public };
@@ -47,12 +56,7 @@ impl Shared {
 
 /// Serves until `stop` is used or dropped.
 pub(crate) async fn serve(listener: TcpListener, key: PrivateKey, users: Users, stop: oneshot::Receiver<()>) {
-    let shared = Arc::new(Shared {
-        board: Arc::default(),
-        users: Mutex::new(users),
-        known: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-        public: Arc::new(Semaphore::new(MAX_PUBLIC_CONNECTIONS)),
-    });
+    let shared = Arc::new(Shared::new(users));
     let config = Arc::new(ssh_config(key));
     let logins = Arc::new(Semaphore::new(MAX_LOGINS));
     let accepting = async {
@@ -130,5 +134,27 @@ fn ssh_config(key: PrivateKey) -> Config {
         inactivity_timeout: Some(IDLE_CONNECTION),
         nodelay: true,
         ..Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::UsersSource;
+    use crate::topics::PUBLIC_USER;
+
+    #[test]
+    fn connections_are_bounded_and_strangers_take_no_users_place() {
+        let shared = Shared::new(Users::load(&UsersSource::List(Vec::new())).unwrap());
+        let caller = |user: &str| Caller { user: user.to_owned(), fingerprint: "SHA256:x".to_owned() };
+        let (stranger, alice) = (caller(PUBLIC_USER), caller("alice"));
+        let all = |caller: &Caller| std::iter::from_fn(|| shared.place(caller)).collect::<Vec<Place>>();
+        let strangers = all(&stranger);
+        assert_eq!(strangers.len(), MAX_PUBLIC_CONNECTIONS);
+        let mut users = all(&alice);
+        assert_eq!(users.len(), MAX_CONNECTIONS);
+        users.pop();
+        assert!(shared.place(&stranger).is_none());
+        assert!(shared.place(&alice).is_some(), "who goes makes room");
     }
 }

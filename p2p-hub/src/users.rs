@@ -228,6 +228,19 @@ mod tests {
     }
 
     #[test]
+    fn a_name_and_a_file_have_their_bounds() {
+        let names =
+            |size: usize| parse_users(Path::new("users"), format!("{} {KEY_1}", "x".repeat(size)).as_bytes()).names;
+        assert_eq!((names(MAX_USER_BYTES).len(), names(MAX_USER_BYTES + 1).len()), (1, 0));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users");
+        for (more, fits) in [(0, true), (1, false)] {
+            File::create(&path).unwrap().set_len(MAX_USERS_FILE_BYTES + more).unwrap();
+            assert_eq!(read_bounded(&path).is_ok(), fits, "{more} more");
+        }
+    }
+
+    #[test]
     fn an_unknown_key_is_the_public_user() {
         let users = Users::load(&UsersSource::List(vec![UserKey { name: "alice".into(), key: KEY_1.into() }])).unwrap();
         assert_eq!(users.caller(&key(KEY_1)).user, "alice");

@@ -27,8 +27,6 @@ pub const HINTS: usize = 16;
 pub const RELAY_HOST_BYTES: usize = 64;
 /// Removals in one beat: the latest ones, so that a beat fits in a line (T-03).
 pub const REMOVALS: usize = 48;
-/// A reason in words in a `refuse` or `deny`, bytes.
-pub const REASON_BYTES: usize = 512;
 
 /// Board events that wait for a reader before the oldest presence lines are dropped (B-07).
 pub const BOARD_INBOX: usize = 1024;
@@ -45,8 +43,6 @@ pub const RECORD_BYTES: usize = RECORD_WIRE_BYTES - 16;
 pub const CHUNK_BYTES: usize = 64_000;
 /// Payload that may be under way on one channel of an attempt before the reader acknowledges, bytes.
 pub const CHANNEL_WINDOW_BYTES: u64 = 1024 * 1024;
-/// A file that travels inside its `Submit` or `Finished`, bytes (D-01).
-pub const INLINE_BYTES: usize = 64 * 1024 - 4096;
 /// A file in or out, bytes. Larger ones need content addressing and resume, which links do not have yet.
 pub const FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// Files in, or out, of one task.
@@ -57,17 +53,23 @@ pub const FILE_NAME_BYTES: usize = 1024;
 pub const FILE_NAMES_BYTES: usize = 16 * 1024;
 /// The payload of a task or the value of an outcome inside its item, bytes.
 pub const PAYLOAD_BYTES: usize = 24 * 1024;
-/// The tail of stderr kept as evidence in an outcome, bytes.
-pub const STDERR_TAIL_BYTES: usize = 4096;
 /// A message in words inside an item, bytes.
 pub const NOTE_BYTES: usize = 1024;
-/// Control items that wait on one link before the link is given up as stalled, bytes.
+/// Bulk that was sent on one link and is not acknowledged, bytes: more waits (L-05). Several windows, so that no link waits for it.
+pub const LINK_KEPT_BULK_BYTES: usize = 8 * 1024 * 1024;
+/// Items received before they are acknowledged, should nothing else be sent that an acknowledgement could travel with (L-05).
+pub const ACK_ITEMS: u64 = 64;
+/// Bytes received before they are acknowledged, should nothing else be sent.
+pub const ACK_BYTES: usize = 256 * 1024;
+/// Control items of one link that wait or are not acknowledged before the link is given up as stalled, bytes.
 pub const LINK_CONTROL_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Credits that a worker grants to one client beyond its slots, at most (S-02).
 pub const PREFETCH: u32 = 1024;
 /// Slots that a worker offers, at most.
 pub const SLOTS: u32 = 4096;
+/// A user's share of a worker in relation to others of weight 1, at most (S-01).
+pub const WEIGHT: u32 = 1000;
 /// Links that one client keeps, at most (B-03).
 pub const CLIENT_LINKS: usize = 64;
 /// Links that one worker keeps, at most.
@@ -85,6 +87,12 @@ pub const LOSSES: u32 = 3;
 pub const LINK_SILENCE: Duration = Duration::from_secs(15);
 /// An idle link sends an empty record this often, so that [`LINK_SILENCE`] is reached only by the dead (L-05).
 pub const LINK_KEEPALIVE: Duration = Duration::from_secs(5);
+/// How long a link without a connection may be resumed, unless a client wishes otherwise (L-06).
+pub const GRACE: Duration = Duration::from_secs(60);
+/// The longest grace that a worker grants (L-06).
+pub const GRACE_MAX: Duration = Duration::from_secs(600);
+/// After so long without a connection, repeatable tasks may start elsewhere (L-06).
+pub const ELSEWHERE_AFTER: Duration = Duration::from_secs(5);
 /// A set-up must have its link within this time.
 pub const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// When a `connect` is sent again, counted from the first (L-01).

@@ -223,7 +223,7 @@ pub enum ReturnReason {
     /// The client asked for it back.
     #[serde(rename = "recall")]
     Recalled,
-    /// The worker cannot run such a task: runtime or slots.
+    /// The worker cannot run such a task: runtime, slots, memory or labels.
     #[serde(rename = "match")]
     Mismatch,
     /// The client cancelled it before it started.

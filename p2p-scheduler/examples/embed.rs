@@ -66,7 +66,7 @@ async fn over_a_hub() -> Result<usize, Box<dyn Error>> {
 
     let users = [bob.user.clone(), carol.user.clone()];
     let _host = Host::open(&alice, &users, board(&alice)?, store.clone())?;
-    let offer = WorkerOffer { offer: Offer { slots: 2, ..Offer::default() }, allow: None };
+    let offer = WorkerOffer { offer: Offer { slots: 2, ..Offer::default() }, allow: None, weights: Default::default() };
     let _worker = Worker::join(&bob, offer, Arc::new(functions()), board(&bob)?, links.clone(), store.clone())?;
     let client = Client::join(&carol, board(&carol)?, links, store)?;
     let primes = primes(&client).await?;

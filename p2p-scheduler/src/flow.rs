@@ -101,6 +101,17 @@ impl Inflow {
         Ok(bytes > 0 || end)
     }
 
+    /// Whether more than half of what may wait does, on this channel or in all.
+    pub(crate) fn is_crowded(&self, channel: Channel) -> bool {
+        let waiting = self.channels.get(&channel).map_or(0, |of| of.received - of.taken);
+        waiting > CHANNEL_WINDOW_BYTES / 2 || self.waiting > ATTEMPT_WINDOW_BYTES / 2 || self.pieces > PIECES / 2
+    }
+
+    /// A piece became part of an earlier one that waits.
+    pub(crate) fn on_joined(&mut self) {
+        self.pieces = self.pieces.saturating_sub(1);
+    }
+
     /// A piece of a channel, of so many bytes, was put where it belongs. Returns the total to tell the writer, once that is worth a message: a quarter of
     /// the window, or the end of the channel.
     pub(crate) fn on_taken(&mut self, channel: Channel, bytes: u64) -> Option<u64> {

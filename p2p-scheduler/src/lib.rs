@@ -61,17 +61,21 @@ pub mod memory;
 
 pub use driver::client::Client;
 pub use driver::host::Host;
-pub use driver::task::{Source, Task, TaskEvent, TaskHandle};
+pub use driver::task::{Task, TaskEvent, TaskHandle};
 pub use driver::worker::Worker;
 pub use driver::{Forgetful, Member, TrustStore};
 pub use functions::Functions;
-pub use machine::client::{ClientReport, Outcome, Status, Waiting, WorkerStatus};
+pub use machine::client::{ClientReport, Outcome, Status, TaskState, Waiting, WorkerStatus};
 pub use machine::host::HostReport;
 pub use machine::worker::{WorkerOffer, WorkerReport};
 
-/// One link of a process, from the beginning of its set-up to its end; never used again.
+/// One link of a process, whatever connections carry it one after the other; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
+
+/// One connection of a link, from the beginning of its set-up to its end; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
 
 /// The README's program is tried with the examples of this documentation.
 #[cfg(doctest)]

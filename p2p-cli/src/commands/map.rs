@@ -1,45 +1,35 @@
 //! `p2p map`: a command for each of many inputs, on all workers, as GNU parallel does it on one machine.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_std::channel::Receiver;
 use clap::Args;
-use futures::channel::oneshot;
-use futures::future::{Fuse, FusedFuture as _, LocalBoxFuture};
-use futures::stream::FuturesUnordered;
-use futures::{FutureExt as _, StreamExt as _};
-use p2p_scheduler::{Client, Waiting};
 
 use super::Signals;
 use super::run::parse_variable;
-use crate::map::feed::{self, Fed};
-use crate::map::follow::{Company, Done, Following, Verdict};
+use crate::map::advice::Advice;
+use crate::map::duration;
+use crate::map::feed;
+use crate::map::halt::{Before, Halt, Halting};
+use crate::map::joblog::Joblog;
+use crate::map::logged::{Again, Logged};
+use crate::map::mapping::{Mapping, Settings};
+use crate::map::outlet::Outlet;
+use crate::map::pace::Pace;
 use crate::map::plan::Plan;
 use crate::map::print::Printer;
 use crate::map::progress::Progress;
 use crate::map::sources::{self, Rows, Source};
-use crate::map::summary::Summary;
 use crate::map::template::{Row, Template};
 use crate::options::Common;
 use crate::say;
 use crate::trouble::{Code, Trouble};
-use crate::wiring::{Patience, Wiring, say_report};
-
-/// Tasks that are submitted and not yet printed, at most: an endless list of inputs is read no faster than that.
-const AHEAD: usize = 10_000;
-/// What these take, bytes.
-const AHEAD_BYTES: u64 = 64 * 1024 * 1024;
-/// More failures than this have one exit code.
-const COUNTED: u64 = 100;
-/// Tasks that are printed at once, at most.
-const PRINTED: usize = 256;
+use crate::wiring::{Patience, Wiring};
 
 /// Options of `p2p map`.
 #[derive(Debug, Args)]
@@ -49,7 +39,10 @@ const PRINTED: usize = 256;
         folder, {/.} for its last part without extension, {#} for the task's number; {2} {2.} ... for the value of the second source. \
         In COMMAND values are quoted for the shell. Without any of these, {} is appended.\n\n\
         Files keep their names in the task's folder, and come back to where their names say; there absolute names have no leading /.\n\n\
-        The exit code is the number of tasks that failed, or 101 when more than 100 did."
+        This program has to stay up until its tasks have ended. With --joblog FILE it writes down what was done; after a crash or an interrupt, \
+        the same command with --resume does the rest.\n\n\
+        The exit code is the number of tasks that failed, or 101 when more than 100 did. When --halt ended it: with fail=1 or done=1 the exit \
+        code of that task, with success 0, with a percentage the percentage that failed."
 )]
 pub struct Options {
     /// A file to take along; may be given several times.
@@ -84,9 +77,39 @@ pub struct Options {
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_variable)]
     pub env: Vec<(String, String)>,
 
-    /// Kill a command after so long.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// Kill a command after so long: 30, 30s, 5m, 1h30m.
+    #[arg(long, value_name = "TIME", value_parser = duration::parse_timeout)]
     pub timeout: Option<Duration>,
+
+    /// Try a task that fails up to so many times in all; 0 for without end.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub retries: u64,
+
+    /// Pause between the starts of two tasks.
+    #[arg(long, default_value = "0", hide_default_value = true, value_name = "TIME", value_parser = duration::parse_delay)]
+    pub delay: Duration,
+
+    /// Stop early: now or soon, when so many (or so many percent) fail, succeed or are done, as now,fail=1 or soon,success=10%.
+    #[arg(
+        long,
+        alias = "halt-on-error",
+        default_value = "never",
+        value_name = "WHEN,WHY=N",
+        allow_hyphen_values = true
+    )]
+    pub halt: Halt,
+
+    /// Write a line for each task that ended, as GNU parallel does. Overwrites FILE without --resume.
+    #[arg(long, value_name = "FILE")]
+    pub joblog: Option<PathBuf>,
+
+    /// Leave out the tasks that the log has, and append the others to it; if a number has another command there, nothing is run.
+    #[arg(long)]
+    pub resume: bool,
+
+    /// As --resume, but run those again that failed.
+    #[arg(long)]
+    pub resume_failed: bool,
 
     /// Slots that each task takes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(p2p_proto::limits::SLOTS)))]
@@ -108,24 +131,67 @@ pub struct Options {
 /// Runs them all; the exit code is the number of those that failed.
 pub async fn map(common: &Common, options: Options) -> Result<ExitCode, Trouble> {
     let mut signals = Signals::listen()?;
-    let timeout = options.timeout;
-    let (keep_order, wait, dry_run) = (options.keep_order, options.wait, options.dry_run);
-    let (tag, json) = (options.tag, common.json);
-    let (plan, rows) = plan(options)?;
+    let again = again(&options)?;
+    let (timeout, retries) = (options.timeout.filter(|limit| !limit.is_zero()), options.retries);
+    let (keep_order, wait, dry_run, delay, halt) =
+        (options.keep_order, options.wait, options.dry_run, options.delay, options.halt);
+    let (tag, json, joblog) = (options.tag, common.json, options.joblog.clone());
+    let (plan, rows) = plan(Options { timeout, ..options })?;
+    let (joblog, logged) = open_log(joblog, again, dry_run)?;
     if dry_run {
-        return print_lines(&plan, rows);
+        return print_lines(&plan, rows, logged.as_ref());
+    }
+    let before = logged.as_ref().map_or_else(Before::default, Logged::before);
+    if before.done > 0 {
+        say::info(&format!("{} tasks are in the --joblog and are not run again", before.done));
     }
     let wiring = Wiring::new(common, "personal").await?;
     let client = wiring.client()?;
-    let fed = feed::start(plan, rows).map_err(|fault| Trouble::system("a thread cannot be started", fault))?;
+    let plan = Arc::new(plan);
+    let fed = feed::start(Arc::clone(&plan), rows, logged)
+        .map_err(|fault| Trouble::system("a thread cannot be started", fault))?;
     let progress = Progress::new(!common.quiet);
     let printer = Printer { tag, json, bars: progress.bars() };
-    let mut mapping = Mapping::new(fed, timeout, printer, keep_order, progress);
-    let result = mapping.run(&client, &mut signals, Patience::new(wait)).await;
-    mapping.progress.clear();
+    let advice = Advice::new(joblog.as_ref().map(|log| log.path().to_owned()));
+    let (halting, pace) = (Halting::new(halt, before), Pace::new(delay));
+    let outlet = Outlet::new(printer, keep_order, joblog, Arc::clone(&plan));
+    let settings = Settings { plan, timeout, retries, outlet, progress, halting, pace, advice };
+    let mut mapping = Mapping::new(fed, client.clone(), settings);
+    let result = mapping.run(&mut signals, Patience::new(wait)).await;
     let end = mapping.end(result);
     client.close().await;
     end
+}
+
+/// What `--resume` and `--resume-failed` ask for; both of them, and other options, have to fit together.
+fn again(options: &Options) -> Result<Option<Again>, Trouble> {
+    let usage = |words| Err(Trouble::new(Code::Usage, words));
+    let again = match (options.resume, options.resume_failed) {
+        (_, true) => Some(Again::Failed),
+        (true, false) => Some(Again::Missing),
+        (false, false) => None,
+    };
+    if again.is_some() && options.joblog.is_none() {
+        return usage("--resume and --resume-failed need --joblog FILE: the log of the run that is to go on");
+    }
+    if options.once && options.retries != 1 {
+        return usage("--once and --retries contradict each other: leave one of them away");
+    }
+    Ok(again)
+}
+
+/// Opens the log. Nothing is written to it if nothing is run.
+fn open_log(
+    path: Option<PathBuf>,
+    again: Option<Again>,
+    dry_run: bool,
+) -> Result<(Option<Joblog>, Option<Logged>), Trouble> {
+    match (path, again) {
+        (None, _) => Ok((None, None)),
+        (Some(path), Some(again)) if dry_run => Ok((None, Logged::open(&path, again)?)),
+        (Some(_), None) if dry_run => Ok((None, None)),
+        (Some(path), again) => Joblog::open(path, again).map(|(joblog, logged)| (Some(joblog), logged)),
+    }
 }
 
 /// The plan and the rows that the command line asks for.
@@ -153,7 +219,7 @@ fn plan(options: Options) -> Result<(Plan, Rows), Trouble> {
 }
 
 /// `--dry-run`.
-fn print_lines(plan: &Plan, mut rows: Rows) -> Result<ExitCode, Trouble> {
+fn print_lines(plan: &Plan, mut rows: Rows, logged: Option<&Logged>) -> Result<ExitCode, Trouble> {
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     let mut number = 0;
     let mut print = |line: Option<&[u8]>| match line {
@@ -168,232 +234,16 @@ fn print_lines(plan: &Plan, mut rows: Rows) -> Result<ExitCode, Trouble> {
     };
     while let Some(values) = rows.next()? {
         number += 1;
-        let more = printed(print(Some(&plan.line(&Row { number, values }))))?;
+        let line = plan.line(&Row { number, values });
+        if logged.map_or(Ok(false), |logged| logged.skips(number, || line.clone()))? {
+            continue;
+        }
+        let more = printed(print(Some(&line)))?;
         if !more || !rows.is_ready() && !printed(print(None))? {
             return Ok(ExitCode::SUCCESS);
         }
     }
     printed(print(None))?;
+    logged.map_or(Ok(()), |logged| logged.check_count(number))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Why it stopped before its end.
-enum Stopped {
-    /// By a signal, or because nobody reads what is printed.
-    Interrupted,
-    /// By a second signal: at once.
-    AtOnce,
-    /// By something of ours.
-    Trouble(Trouble),
-}
-
-/// All tasks that are on their way.
-struct Mapping {
-    fed: Option<Receiver<Fed>>,
-    printer: Printer,
-    keep_order: bool,
-    progress: Progress,
-    summary: Summary,
-    company: Company,
-    running: FuturesUnordered<LocalBoxFuture<'static, Done>>,
-    stopper: Option<oneshot::Sender<()>>,
-    /// Bytes of submitted tasks.
-    bytes: u64,
-    /// Those that ended before an earlier one did, with `-k`.
-    early: BTreeMap<u64, Done>,
-    next: u64,
-    /// Those whose turn to be printed has come.
-    ready: VecDeque<Done>,
-    /// In the printer's hands.
-    printing: Fuse<LocalBoxFuture<'static, io::Result<Vec<Done>>>>,
-    printed_now: usize,
-    /// What went wrong while something else was still to be done.
-    trouble: Option<Trouble>,
-    interrupted: bool,
-}
-
-impl Mapping {
-    fn new(
-        fed: Receiver<Fed>,
-        timeout: Option<Duration>,
-        printer: Printer,
-        keep_order: bool,
-        progress: Progress,
-    ) -> Self {
-        let (stopper, stop) = oneshot::channel();
-        Self {
-            fed: Some(fed),
-            printer,
-            keep_order,
-            progress,
-            summary: Summary::new(),
-            company: Company { store: Rc::default(), working: Rc::default(), stop: stop.shared(), timeout },
-            running: FuturesUnordered::new(),
-            stopper: Some(stopper),
-            bytes: 0,
-            early: BTreeMap::new(),
-            next: 1,
-            ready: VecDeque::new(),
-            printing: Fuse::terminated(),
-            printed_now: 0,
-            trouble: None,
-            interrupted: false,
-        }
-    }
-
-    /// Until all inputs have been read, all tasks have ended, and all that they printed is printed.
-    async fn run(&mut self, client: &Client, signals: &mut Signals, mut patience: Patience) -> Result<(), Stopped> {
-        let mut seconds = futures::StreamExt::fuse(async_io::Timer::interval(Duration::from_secs(1)));
-        loop {
-            self.start_printing();
-            if self.fed.is_none() && self.running.is_empty() && self.printing.is_terminated() {
-                return match self.trouble.take() {
-                    Some(trouble) => Err(Stopped::Trouble(trouble)),
-                    None if self.interrupted => Err(Stopped::Interrupted),
-                    None => Ok(()),
-                };
-            }
-            let feeding = self.fed.clone().filter(|_| self.has_room());
-            let next_fed = async move {
-                match feeding {
-                    Some(fed) => fed.recv().await.ok(),
-                    None => futures::future::pending().await,
-                }
-            };
-            futures::select_biased! {
-                () = signals.next().fuse() => self.on_signal()?,
-                done = self.running.select_next_some() => {
-                    patience.reset();
-                    self.on_done(done);
-                }
-                printed = &mut self.printing => self.on_printed(printed)?,
-                fed = next_fed.fuse() => self.on_fed(fed, client).await,
-                report = client.report().fuse() => if let Some(report) = report {
-                    say_report(&report);
-                    self.look(client, &mut patience)?;
-                },
-                _ = seconds.next() => self.look(client, &mut patience)?,
-            }
-        }
-    }
-
-    /// Whether more may be submitted.
-    fn has_room(&self) -> bool {
-        let unprinted = self.running.len() + self.early.len() + self.ready.len() + self.printed_now;
-        unprinted < AHEAD && self.bytes < AHEAD_BYTES
-    }
-
-    async fn on_fed(&mut self, fed: Option<Fed>, client: &Client) {
-        match fed {
-            Some(Fed::Total(total)) => self.progress.total(total),
-            Some(Fed::Rows(rows)) => {
-                let (mut tasks, mut rest) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-                for (row, made) in rows {
-                    match made {
-                        Ok(ready) => {
-                            self.bytes += ready.bytes;
-                            rest.push((row, ready.wanted, ready.bytes));
-                            tasks.push(ready.task);
-                        }
-                        Err(failure) => self.on_done(Done::impossible(row, &failure, &self.company.store)),
-                    }
-                }
-                for (handle, rest) in client.submit_all(tasks).await.into_iter().zip(rest) {
-                    let following = Following::new(rest, handle, &self.company);
-                    self.running.push(following.end().boxed_local());
-                }
-            }
-            Some(Fed::Trouble(trouble)) => {
-                // What was submitted before is finished first.
-                self.trouble = Some(trouble);
-                self.fed = None;
-            }
-            None => self.fed = None,
-        }
-    }
-
-    fn on_done(&mut self, done: Done) {
-        self.bytes -= done.bytes;
-        self.summary.count(&done);
-        self.progress.ended(self.summary.ended());
-        if !self.keep_order {
-            return self.queue_for_print(done);
-        }
-        self.early.insert(done.row.number, done);
-        while let Some(done) = self.early.remove(&self.next) {
-            self.next += 1;
-            self.queue_for_print(done);
-        }
-    }
-
-    fn queue_for_print(&mut self, done: Done) {
-        let told = self.printer.json || done.verdict != Verdict::Unfinished;
-        if told && self.printer.prints(&done) {
-            self.ready.push_back(done);
-        }
-    }
-
-    fn start_printing(&mut self) {
-        if self.printing.is_terminated() && !self.ready.is_empty() {
-            let tasks: Vec<Done> = self.ready.drain(..self.ready.len().min(PRINTED)).collect();
-            self.printed_now = tasks.len();
-            self.printing = self.printer.clone().print(tasks).boxed_local().fuse();
-        }
-    }
-
-    fn on_printed(&mut self, printed: io::Result<Vec<Done>>) -> Result<(), Stopped> {
-        self.printed_now = 0;
-        match printed {
-            Ok(_) => Ok(()),
-            // Whoever reads has enough, as `head` does.
-            Err(fault) if fault.kind() == io::ErrorKind::BrokenPipe => Err(Stopped::Interrupted),
-            Err(fault) => {
-                let words = format!("what the commands print cannot be passed on: {fault}");
-                Err(Stopped::Trouble(Trouble::new(Code::CannotWrite, words)))
-            }
-        }
-    }
-
-    fn on_signal(&mut self) -> Result<(), Stopped> {
-        if self.interrupted {
-            return Err(Stopped::AtOnce);
-        }
-        self.interrupted = true;
-        self.fed = None;
-        self.stopper = None;
-        let running = self.running.len();
-        if running > 0 {
-            say::info(&format!("interrupted: stopping {running} tasks; interrupt again to leave at once"));
-        }
-        Ok(())
-    }
-
-    /// Looks after the bar, and at why nothing happens, if nothing does.
-    fn look(&self, client: &Client, patience: &mut Patience) -> Result<(), Stopped> {
-        if self.progress.is_drawn() {
-            self.progress.say(&client.status(), self.summary.failed());
-        }
-        // Some of a thousand tasks always wait: while others run there is nothing to explain.
-        let working = self.company.working.get() > 0;
-        let waiting = client.waiting().filter(|waiting| !(working && matches!(waiting, Waiting::Busy { .. })));
-        patience.look(waiting).map_err(Stopped::Trouble)
-    }
-
-    /// Says how it went.
-    fn end(mut self, result: Result<(), Stopped>) -> Result<ExitCode, Trouble> {
-        if matches!(result, Err(Stopped::AtOnce)) {
-            return Ok(Code::Interrupted.into());
-        }
-        let abandoned = std::mem::take(&mut self.running).len();
-        self.summary.add_unfinished(abandoned);
-        self.summary.say();
-        match result {
-            Ok(()) => Ok(match self.summary.failed() {
-                failed @ 0..=COUNTED => ExitCode::from(u8::try_from(failed).unwrap_or(u8::MAX)),
-                _ => ExitCode::from(101),
-            }),
-            Err(Stopped::Trouble(trouble)) => Err(trouble),
-            Err(Stopped::Interrupted | Stopped::AtOnce) => Ok(Code::Interrupted.into()),
-        }
-    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use futures::FutureExt as _;
+use p2p_proto::ids::PeerName;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::{Command, Ended};
 use p2p_scheduler::{Outcome, Task, TaskEvent, TaskHandle};
@@ -16,6 +17,7 @@ use serde_bytes::ByteBuf;
 
 use super::Signals;
 use crate::options::Common;
+use crate::needs::Needs;
 use crate::outputs::Outputs;
 use crate::say;
 use crate::trouble::{Code, Trouble};
@@ -40,9 +42,8 @@ pub struct Options {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub timeout: Option<Duration>,
 
-    /// Slots that it takes.
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(p2p_proto::limits::SLOTS)))]
-    pub cpus: u32,
+    #[command(flatten)]
+    pub needs: Needs,
 
     /// Never start it a second time, even if its worker is lost.
     #[arg(long)]
@@ -118,7 +119,7 @@ pub async fn run(common: &Common, options: Options) -> Result<ExitCode, Trouble>
 
 fn task(options: &Options) -> Result<Task, Trouble> {
     let argv = options.command.iter().map(|word| ByteBuf::from(word.clone().into_vec())).collect();
-    let mut task = Task::command(&Command { argv, env: options.env.clone() }).cpus(options.cpus);
+    let mut task = options.needs.of(Task::command(&Command { argv, env: options.env.clone() }))?;
     for path in &options.inputs {
         let name = path.to_str().ok_or_else(|| {
             Trouble::new(Code::Input, format!("the name of {} is not UTF-8: rename it", path.display()))
@@ -158,7 +159,7 @@ fn on_event(
         TaskEvent::Note(text) => say::info(&say::harmless(&text)),
         TaskEvent::Again => {
             outputs.discard();
-            say::info("its worker was lost: it starts again on another one, and what it printed comes again");
+            say::info("another attempt takes its place, on another worker: what it printed comes again");
         }
         TaskEvent::Outcome(_) => {}
     }
@@ -205,15 +206,19 @@ fn finish(outcome: Outcome, outputs: &mut Outputs, timeout: Option<Duration>) ->
             }
         }
         Outcome::Cancelled => Ok(Code::Interrupted.into()),
-        Outcome::Lost { worker, error, losses } => Err(lost(&worker.to_string(), &error.to_string(), losses)),
+        Outcome::Lost { worker, error, losses } => Err(lost(&worker.to_string(), &error.to_string(), &losses)),
     }
 }
 
-/// The words for a task that was lost with its worker.
-pub fn lost(worker: &str, error: &str, losses: u32) -> Trouble {
-    let words = if losses >= p2p_proto::limits::LOSSES {
+/// The words for a task that was lost with its worker; `losses` are the workers that never came back after it ran there.
+pub fn lost(worker: &str, error: &str, losses: &[PeerName]) -> Trouble {
+    let words = if losses.len() >= p2p_proto::limits::LOSSES as usize {
+        let names: Vec<String> = losses.iter().map(ToString::to_string).collect();
         format!(
-            "given up: {losses} workers were lost while they ran it, the last one {worker} ({error}); it may be what brings them down"
+            "given up: {} workers were lost while they ran it, the last time with nothing beside it, and did not come back ({}; {error}); \
+             it may be what brings them down",
+            losses.len(),
+            names.join(", ")
         )
     } else {
         format!(

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use comfy_table::{Table, presets};
 use p2p_proto::link::LinkPath;
-use p2p_scheduler::{Client, Status, WorkerStatus};
+use p2p_proto::task::Command;
+use p2p_scheduler::{Client, Status, Task, Waiting, WorkerStatus};
 
+use crate::needs::Needs;
 use crate::options::Common;
 use crate::trouble::Trouble;
 use crate::wiring::{Patience, Wiring, next_report, say_report};
@@ -23,28 +25,36 @@ pub struct Options {
     /// How long to try to get into the cluster.
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub wait: Duration,
+
+    #[command(flatten)]
+    pub needs: Needs,
 }
 
-/// Asks every worker, and prints a table or JSON.
+/// Asks every worker, and prints a table or JSON, and whether a command with these needs would wait, and why.
 pub async fn status(common: &Common, options: Options) -> Result<ExitCode, Trouble> {
     let wiring = Wiring::new(common, "personal").await?;
     let client = wiring.client()?;
     client.survey();
     let surveyed = survey(&client, options.wait).await;
     let status = client.status();
+    let task = options.needs.of(Task::command(&Command::default()))?;
+    let prospect = client.prospect(&task);
     client.close().await;
     surveyed?;
     if common.json {
-        print_json(&status)
+        print_json(&status, prospect.as_ref());
     } else {
-        print_table(&status)
+        print_table(&status);
+        match &prospect {
+            None => println!("a command would start at once"),
+            Some(why) => println!("a command would wait: {why}"),
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Waits until all workers that answer have been asked.
 async fn survey(client: &Client, wait: Duration) -> Result<(), Trouble> {
-    use p2p_scheduler::Waiting;
     let mut patience = Patience::new(wait);
     let mut entered: Option<Instant> = None;
     let mut changed = Instant::now();
@@ -108,7 +118,7 @@ fn print_table(status: &Status) {
     println!("{table}");
 }
 
-fn print_json(status: &Status) {
+fn print_json(status: &Status, prospect: Option<&Waiting>) {
     let workers: Vec<_> = status.workers.iter().map(worker_json).collect();
     let all = serde_json::json!({
         "cluster": status.cluster.to_string(),
@@ -117,6 +127,7 @@ fn print_json(status: &Status) {
         "slots": status.workers.iter().map(|worker| u64::from(worker.slots)).sum::<u64>(),
         "busy": status.workers.iter().filter_map(|worker| worker.busy).map(u64::from).sum::<u64>(),
         "queued": status.workers.iter().filter_map(|worker| worker.queued).map(u64::from).sum::<u64>(),
+        "would_wait": prospect.map(ToString::to_string),
         "workers": workers,
     });
     println!("{all}");

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::Args;
 use futures::FutureExt as _;
 use p2p_executor::{CommandConfig, CommandExecutor};
@@ -13,6 +14,7 @@ use p2p_scheduler::machine::admission::AdmissionEvent;
 use p2p_scheduler::{TrustStore, Waiting, Worker, WorkerOffer, WorkerReport};
 
 use super::Signals;
+use crate::needs::mib;
 use crate::options::Common;
 use crate::say;
 use crate::trouble::{Code, Trouble};
@@ -33,6 +35,14 @@ pub struct Options {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
 
+    /// Memory for tasks, such as 8GiB [default: all that the machine has]
+    #[arg(long, value_name = "SIZE")]
+    pub mem: Option<ByteSize>,
+
+    /// A user's share, compared with 1 for everybody else; may be given several times.
+    #[arg(long = "weight", value_name = "USER=N", value_parser = parse_weight)]
+    pub weights: Vec<(UserName, u32)>,
+
     /// Words that tasks may ask for, such as `gpu`.
     #[arg(long = "label", value_name = "WORD")]
     pub labels: Vec<String>,
@@ -45,9 +55,11 @@ pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Troub
     let executor = CommandExecutor::new(CommandConfig::default())
         .map_err(|fault| Trouble::new(Code::System, fault.to_string()))?;
     let slots = options.slots.unwrap_or_else(processors);
+    let memory_mib = mib(options.mem.unwrap_or_else(all_memory));
     let offer = WorkerOffer {
-        offer: Offer { slots, free: slots, labels: options.labels.clone(), ..Offer::default() },
+        offer: Offer { slots, free: slots, memory_mib, labels: options.labels.clone(), ..Offer::default() },
         allow: (!options.allow.is_empty()).then(|| options.allow.iter().cloned().collect()),
+        weights: options.weights.iter().cloned().collect(),
     };
     let store = Arc::clone(&wiring.home) as Arc<dyn TrustStore>;
     let worker = Worker::join(&wiring.member, offer, Arc::new(executor), wiring.board(), wiring.transport(), store)
@@ -66,7 +78,7 @@ pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Troub
                 match stops {
                     1 => worker.drain(),
                     2 => {
-                        say::info("killing what runs");
+                        say::info("killing what runs, handing back what waits");
                         worker.stop();
                     }
                     _ => return Ok(Code::Interrupted.into()),
@@ -95,6 +107,19 @@ async fn after(duration: Option<Duration>) {
 
 fn processors() -> u32 {
     std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
+}
+
+/// What the machine has in all, swap not counted.
+fn all_memory() -> ByteSize {
+    let system = rustix::system::sysinfo();
+    ByteSize::b(u64::from(system.totalram).saturating_mul(u64::from(system.mem_unit)))
+}
+
+/// `USER=N`.
+fn parse_weight(text: &str) -> Result<(UserName, u32), String> {
+    let (user, weight) = text.split_once('=').ok_or("write it as USER=N")?;
+    let weight = weight.parse().ok().filter(|weight| (1..=1000).contains(weight)).ok_or("N is 1 to 1000")?;
+    Ok((user.parse().map_err(|fault: p2p_proto::ids::NameError| fault.to_string())?, weight))
 }
 
 /// What was said already: a worker may try for days, and says each thing once until it changes.
@@ -127,11 +152,19 @@ impl Told {
             }
             WorkerReport::Admission(AdmissionEvent::OtherHost { pinned, seen }) => say::line(&other_host(pinned, seen)),
             WorkerReport::Linked { user, path } => say::info(&format!("{user} is linked, {path}")),
+            WorkerReport::Broken { user, error } => {
+                log::info!("the connection to {user} broke: {error}; what runs for him goes on")
+            }
+            WorkerReport::Resumed { user, path } => log::info!("{user} is connected again, {path}"),
             WorkerReport::Unlinked { user, error } => log::info!("the link to {user} ended: {error}"),
             WorkerReport::Refused { why } => say::info(why),
-            WorkerReport::Draining { running: 0 } => say::info("leaving"),
-            WorkerReport::Draining { running } => {
+            WorkerReport::Draining { running: 0, queued: 0 } => say::info("leaving"),
+            WorkerReport::Draining { running, queued: 0 } => {
                 say::info(&format!("no more tasks; {running} still run (interrupt again to kill them)"));
+            }
+            WorkerReport::Draining { running, queued } => {
+                let again = "interrupt again to kill the first and hand back the others";
+                say::info(&format!("no more tasks; {running} still run and {queued} wait ({again})"));
             }
         }
         Ok(())

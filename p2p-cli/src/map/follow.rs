@@ -2,22 +2,27 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt as _;
+use futures::channel::mpsc::UnboundedSender;
 use futures::channel::oneshot;
 use futures::future::Shared;
 use p2p_proto::ids::PeerName;
 use p2p_proto::link::item::Channel;
-use p2p_proto::task::{Ended, Failure};
+use p2p_proto::task::{Ended, Failure, FailureKind};
 use p2p_scheduler::{Outcome, TaskEvent, TaskHandle};
 
+use super::joblog::End;
 use super::plan::Ready;
 use super::spool::{Spool, Store};
 use super::template::Row;
 use crate::commands::run::lost;
 use crate::outputs::{Outputs, Wanted};
 use crate::say;
+
+/// The end of what did not come so far that it has an exit code.
+const NO_EXIT: End = End { exit: -1, signal: 0 };
 
 /// Told to all tasks at once: end now.
 pub type Stop = Shared<oneshot::Receiver<()>>;
@@ -40,6 +45,16 @@ pub struct Done {
     pub stderr: Spool,
     /// What it took of the bound on what is submitted ahead, bytes.
     pub bytes: u64,
+    /// When it started.
+    pub started: SystemTime,
+    /// Its input files, bytes.
+    pub sent: u64,
+    /// Its stdout and its output files, bytes.
+    pub received: u64,
+    /// Its end, as the log has it.
+    pub end: End,
+    /// How often it was tried, with this time; not counting workers that were lost.
+    pub attempt: u64,
 }
 
 /// How a task ended.
@@ -69,12 +84,14 @@ impl Verdict {
 impl Done {
     /// A task that could not even be submitted.
     pub fn impossible(row: Row, failure: &Failure, store: &Rc<Store>) -> Self {
-        let mut done = Self::begin(row, 0, store);
+        let mut done = Self::unfinished(row, store);
         done.verdict = Verdict::failed(say::harmless(&failure.message));
+        done.end = NO_EXIT;
         done
     }
 
-    fn begin(row: Row, bytes: u64, store: &Rc<Store>) -> Self {
+    /// A task that is not started any more.
+    pub fn unfinished(row: Row, store: &Rc<Store>) -> Self {
         Self {
             row,
             verdict: Verdict::Unfinished,
@@ -83,8 +100,18 @@ impl Done {
             files: Vec::new(),
             stdout: Spool::new(store),
             stderr: Spool::new(store),
-            bytes,
+            bytes: 0,
+            started: SystemTime::now(),
+            sent: 0,
+            received: 0,
+            end: End::default(),
+            attempt: 1,
         }
+    }
+
+    /// Whether it failed where another attempt may do better: on a worker, and not because of something here.
+    pub fn may_be_retried(&self) -> bool {
+        matches!(self.verdict, Verdict::Failed { .. }) && self.worker.is_some()
     }
 }
 
@@ -97,8 +124,26 @@ pub struct Company {
     pub working: Rc<Cell<usize>>,
     /// Ends all of them.
     pub stop: Stop,
+    /// When one of them started last.
+    pub last_start: Rc<Cell<Option<Instant>>>,
+    /// Told of each start, if anybody wants to know.
+    pub starts: Option<UnboundedSender<()>>,
     /// `--timeout`.
     pub timeout: Option<Duration>,
+}
+
+/// What is known of a task when it is submitted.
+pub struct Begun {
+    /// What it was made of.
+    pub row: Row,
+    /// What comes back.
+    pub wanted: Vec<Wanted>,
+    /// What it takes of the bound on what is submitted ahead, bytes.
+    pub bytes: u64,
+    /// Its input files, bytes.
+    pub sent: u64,
+    /// From 1.
+    pub attempt: u64,
 }
 
 /// A submitted task.
@@ -108,6 +153,7 @@ pub struct Following {
     outputs: Option<Outputs>,
     done: Done,
     works: bool,
+    started: Option<SystemTime>,
     /// The last words of the worker or the client about it.
     note: Option<String>,
     /// Why what it prints or sends back cannot be kept here.
@@ -117,11 +163,13 @@ pub struct Following {
 
 impl Following {
     /// Begins to follow a task.
-    pub fn new((row, wanted, bytes): (Row, Vec<Wanted>, u64), handle: TaskHandle, company: &Company) -> Self {
+    pub fn new(begun: Begun, handle: TaskHandle, company: &Company) -> Self {
+        let Begun { row, wanted, bytes, sent, attempt } = begun;
         let outputs = (!wanted.is_empty()).then(|| Ready::outputs(wanted));
-        let done = Done::begin(row, bytes, &company.store);
+        let done = Done { bytes, sent, attempt, ..Done::unfinished(row, &company.store) };
         let company = company.clone();
-        Self { handle, company, outputs, done, works: false, note: None, trouble: None, stopped: false }
+        let (works, stopped) = (false, false);
+        Self { handle, company, outputs, done, works, started: None, note: None, trouble: None, stopped }
     }
 
     /// Waits for its end.
@@ -159,7 +207,10 @@ impl Following {
 
     fn on_event(&mut self, event: TaskEvent) {
         let kept = match event {
-            TaskEvent::Data { channel: Channel::Stdout, bytes, .. } => self.done.stdout.push(&bytes).map_err(no_room),
+            TaskEvent::Data { channel: Channel::Stdout, bytes, .. } => {
+                self.done.received += bytes.len() as u64;
+                self.done.stdout.push(&bytes).map_err(no_room)
+            }
             TaskEvent::Data { channel: Channel::Stderr, bytes, .. } => self.done.stderr.push(&bytes).map_err(no_room),
             TaskEvent::Data { channel: Channel::Output(index), bytes, .. } => match &mut self.outputs {
                 Some(outputs) if self.trouble.is_none() => {
@@ -173,10 +224,18 @@ impl Following {
             }
             TaskEvent::Started => {
                 self.works(true);
+                self.started = Some(SystemTime::now());
+                self.company.last_start.set(Some(Instant::now()));
+                if let Some(starts) = &self.company.starts {
+                    // Nobody listens when all is over.
+                    let _ = starts.unbounded_send(());
+                }
                 Ok(())
             }
             TaskEvent::Again => {
                 self.works(false);
+                self.started = None;
+                self.done.received = 0;
                 self.done.stdout.clear();
                 self.done.stderr.clear();
                 if let Some(outputs) = &mut self.outputs {
@@ -198,19 +257,34 @@ impl Following {
     fn on_outcome(&mut self, outcome: Outcome) {
         let (finished, worker) = match outcome {
             Outcome::Finished { finished, worker } => (finished, worker),
-            Outcome::Cancelled => return self.done.verdict = self.cancelled(),
+            Outcome::Cancelled => {
+                self.done.end = NO_EXIT;
+                return self.done.verdict = self.cancelled();
+            }
             Outcome::Lost { worker, error, losses } => {
-                let trouble = lost(&worker.to_string(), &error.to_string(), losses);
+                let trouble = lost(&worker.to_string(), &error.to_string(), &losses);
                 self.done.worker = Some(worker);
+                self.done.end = NO_EXIT;
                 return self.done.verdict = Verdict::failed(trouble.to_string());
             }
         };
         self.done.worker = Some(worker);
         self.done.ran = Duration::from_micros(finished.ran_us);
+        // What is short may never be told as started.
+        let started = SystemTime::now().checked_sub(self.done.ran).unwrap_or(SystemTime::UNIX_EPOCH);
+        self.done.started = self.started.map_or(started, |told| told.min(started));
+        if self.started.is_none() {
+            self.company.last_start.set(self.company.last_start.get().max(Instant::now().checked_sub(self.done.ran)));
+        }
+        self.done.received += finished.outputs.iter().map(|file| file.content.size()).sum::<u64>();
+        self.done.end = end(&finished.ended);
         self.done.verdict = match finished.ended {
             Ended::Exit(0) => match self.place(&finished.outputs, true) {
                 Ok(()) => Verdict::Good,
-                Err(why) => Verdict::failed(why),
+                Err(why) => {
+                    self.done.end = NO_EXIT;
+                    Verdict::failed(why)
+                }
             },
             Ended::Exit(code) => {
                 // What a failed command left is wanted all the same; that it failed is the news.
@@ -250,6 +324,21 @@ impl Following {
         let placed = outputs.place(files).map_err(|trouble| trouble.to_string())?;
         self.done.files = placed.iter().map(|path| shown_path(path)).collect();
         Ok(())
+    }
+}
+
+/// As a shell and GNU parallel have it.
+fn end(ended: &Ended) -> End {
+    match ended {
+        Ended::Exit(exit) => End { exit: *exit, signal: 0 },
+        Ended::Signal(signal) => End { exit: 0, signal: *signal },
+        Ended::TimedOut => End { exit: -1, signal: 15 },
+        Ended::Failed(failure) => match failure.kind {
+            FailureKind::CommandNotFound => End { exit: 127, signal: 0 },
+            FailureKind::NotExecutable => End { exit: 126, signal: 0 },
+            _ => NO_EXIT,
+        },
+        Ended::Cancelled => NO_EXIT,
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Ready {
     pub wanted: Vec<Wanted>,
     /// About what it takes in memory while it waits, bytes.
     pub bytes: u64,
+    /// Its input files, bytes.
+    pub sent: u64,
 }
 
 impl Plan {
@@ -96,14 +98,17 @@ impl Plan {
         if self.once {
             task = task.once();
         }
-        let mut sent: Vec<String> = Vec::with_capacity(self.inputs.len());
+        let mut names: Vec<String> = Vec::with_capacity(self.inputs.len());
+        let mut sent = 0;
         for template in &self.inputs {
             let path = expand_name(template, row, false)?;
             let name = sent_name(&path)?;
-            if !sent.contains(&name) {
+            if !names.contains(&name) {
                 task = task.input(&name, Path::new(&path))?;
-                bytes += std::fs::metadata(&path).map_or(0, |about| about.len()).min(INLINE_BYTES);
-                sent.push(name);
+                let size = std::fs::metadata(&path).map_or(0, |about| about.len());
+                bytes += size.min(INLINE_BYTES);
+                sent += size;
+                names.push(name);
             }
         }
         let mut wanted = Vec::with_capacity(self.outputs.len());
@@ -115,7 +120,7 @@ impl Plan {
             task = task.output(&name)?;
             wanted.push(if pattern { Wanted::pattern(name, root)? } else { Wanted::file(name, root) });
         }
-        Ok(Ready { task, wanted, bytes })
+        Ok(Ready { task, wanted, bytes, sent })
     }
 }
 

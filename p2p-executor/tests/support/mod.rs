@@ -1,11 +1,12 @@
 //! Plays the worker's driver: starts attempts, reads what they say, and looks for what they leave behind.
 #![allow(dead_code, unreachable_pub, reason = "shared by several test programs, each of which uses a part of it")]
 
+pub mod small_disk;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::process::{Command as Process, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -290,50 +291,4 @@ impl OutputSink for Sink {
     fn note(&self, text: String) {
         let _ = self.events.try_send(Event::Note(text));
     }
-}
-
-/// A disk of one MiB; unmounted when dropped.
-pub struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    pub fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Process::new("umount").arg("--lazy").arg(self.path()).status();
-    }
-}
-
-/// Set for the copy of a test that runs in a mount namespace of its own.
-const IN_NAMESPACE: &str = "P2P_TEST_IN_NAMESPACE";
-
-/// A small disk for the test that asks; `None` when the test was run elsewhere, or cannot be run here.
-pub fn small_disk() -> Option<SmallDisk> {
-    let folder = tempfile::tempdir().unwrap();
-    let mount = ["-t", "tmpfs", "-o", "size=1m,mode=700", "p2p-test"];
-    let mounted = Process::new("mount").args(mount).arg(folder.path()).stderr(Stdio::null()).status();
-    if mounted.is_ok_and(|status| status.success()) {
-        return Some(SmallDisk(folder));
-    }
-    let thread = std::thread::current();
-    let test = thread.name().expect("a test's thread has its name");
-    if std::env::var_os(IN_NAMESPACE).is_none() {
-        let own = std::env::current_exe().unwrap();
-        let possible = Process::new("unshare").args(["-rm", "true"]).stderr(Stdio::null()).status();
-        if possible.is_ok_and(|status| status.success()) {
-            let again =
-                Process::new("unshare").arg("-rm").arg(own).args(["--exact", test]).env(IN_NAMESPACE, "1").status();
-            assert!(again.unwrap().success(), "{test} failed in a namespace of its own");
-            return None;
-        }
-    }
-    assert!(
-        std::env::var("CI").as_deref() != Ok("true"),
-        "no small disk can be mounted here, but CI must not skip {test}"
-    );
-    println!("SKIPPED: {test}: no small disk can be mounted here, neither as this user nor in a namespace");
-    None
 }

@@ -85,10 +85,15 @@ fn starting_says_what_is_wrong() {
     let garbage = dir.path().join("garbage");
     fs::write(&garbage, "not a key").unwrap();
     fs::set_permissions(&garbage, fs::Permissions::from_mode(0o600)).unwrap();
+    // Read in full it would take more memory than there is.
+    let endless = dir.path().join("endless");
+    fs::File::create(&endless).unwrap().set_len(1 << 38).unwrap();
+    fs::set_permissions(&endless, fs::Permissions::from_mode(0o600)).unwrap();
     let running = Hub::start(config(nobody(), HostKeySource::Ephemeral)).unwrap();
     let public = UserKey { name: "public".into(), key: make_key(dir.path(), "key") };
     let table = [
         (config(nobody(), HostKeySource::File(garbage)), "is not an unencrypted OpenSSH"),
+        (config(nobody(), HostKeySource::File(endless)), "is not an unencrypted OpenSSH"),
         (config(nobody(), HostKeySource::File(dir.path().join("no/folder"))), "check that the folder exists"),
         (config(UsersSource::File(dir.path().join("missing")), HostKeySource::Ephemeral), "users file"),
         (config(UsersSource::List(vec![public]), HostKeySource::Ephemeral), "everybody without an account"),

@@ -79,7 +79,7 @@ pub enum ToClient {
     /// It could not be recalled: it runs or ended already.
     #[serde(rename = "late")]
     TooLate(AttemptId),
-    /// I take no more tasks, and leave when what runs here is done.
+    /// I take no more tasks, and leave when what I hold is done.
     #[serde(rename = "draining")]
     Draining,
     /// I am here, and this is my load.
@@ -142,7 +142,7 @@ pub struct Want {
 /// One attempt at a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submit {
-    /// Its id, new on this link.
+    /// Its id, above all before it on this link.
     #[serde(rename = "a")]
     pub attempt: AttemptId,
     /// What to do.
@@ -275,6 +275,18 @@ pub trait Item: Serialize + serde::de::DeserializeOwned {
     /// Every tag of this direction, to tell an unknown kind from a malformed one.
     const TAGS: &'static [&'static str];
 
+    /// The items of the other direction.
+    type Other: Item<Other = Self>;
+
+    /// The first item of a connection.
+    fn open(open: Open) -> Self;
+
+    /// Says that so many items of the other side have arrived.
+    fn ack(received: u64) -> Self;
+
+    /// What concerns the connection and not the link's stream: these items are not numbered (L-05).
+    fn of_connection(self) -> Result<OfConnection, Self>;
+
     /// The attempt whose bulk this is; `None` for control.
     fn bulk_of(&self) -> Option<AttemptId>;
 
@@ -285,12 +297,39 @@ pub trait Item: Serialize + serde::de::DeserializeOwned {
     fn weight(&self) -> usize;
 }
 
+/// An item that belongs to one connection of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OfConnection {
+    /// The first one.
+    Open(Open),
+    /// So many items have arrived.
+    Ack(u64),
+}
+
 /// What an item weighs without its variable parts, bytes; generous.
 const FIXED_WEIGHT: usize = 128;
 
 impl Item for ToWorker {
     const TAGS: &'static [&'static str] =
         &["open", "want", "submit", "cancel", "recall", "ping", "data", "taken", "standby", "bye", "ack"];
+
+    type Other = ToClient;
+
+    fn open(open: Open) -> Self {
+        Self::Open(open)
+    }
+
+    fn ack(received: u64) -> Self {
+        Self::Ack(received)
+    }
+
+    fn of_connection(self) -> Result<OfConnection, Self> {
+        match self {
+            Self::Open(open) => Ok(OfConnection::Open(open)),
+            Self::Ack(received) => Ok(OfConnection::Ack(received)),
+            item => Err(item),
+        }
+    }
 
     fn bulk_of(&self) -> Option<AttemptId> {
         match self {
@@ -320,6 +359,24 @@ impl Item for ToClient {
         "open", "credit", "revoke", "started", "data", "taken", "note", "finished", "returned", "late", "draining",
         "pong", "standby", "ack",
     ];
+
+    type Other = ToWorker;
+
+    fn open(open: Open) -> Self {
+        Self::Open(open)
+    }
+
+    fn ack(received: u64) -> Self {
+        Self::Ack(received)
+    }
+
+    fn of_connection(self) -> Result<OfConnection, Self> {
+        match self {
+            Self::Open(open) => Ok(OfConnection::Open(open)),
+            Self::Ack(received) => Ok(OfConnection::Ack(received)),
+            item => Err(item),
+        }
+    }
 
     fn bulk_of(&self) -> Option<AttemptId> {
         match self {

@@ -2,7 +2,8 @@
 //!
 //! [`LinkTransport`] is what an implementation provides: it gathers hints, and makes a connected pair of halves out of
 //! both sides' hints, a transit key and the Noise session. [`handshake`] makes that session; [`item`] is what travels
-//! in records; [`record`] packs items into records; [`outgoing`] puts control ahead of bulk (L-04).
+//! in records; [`record`] packs items into records; [`outgoing`] puts control ahead of bulk (L-04); [`stream`] lets a link go on
+//! over a new connection (L-05).
 
 pub mod handshake;
 pub mod hints;
@@ -10,6 +11,7 @@ pub mod item;
 pub mod outgoing;
 pub mod record;
 pub mod setup;
+pub mod stream;
 
 use std::fmt;
 
@@ -19,6 +21,7 @@ pub use handshake::Session;
 pub use hints::{Hint, Hints};
 pub use item::{ToClient, ToWorker};
 pub use outgoing::Outgoing;
+pub use stream::Stream;
 
 use crate::ids::Role;
 
@@ -169,4 +172,12 @@ pub enum LinkError {
     /// This side was used wrongly.
     #[error("misuse of the link: {0}")]
     Misuse(String),
+}
+
+impl LinkError {
+    /// Whether a link whose connection ended like this may go on over a new one (L-05): not after an orderly end, nor with a peer, or a
+    /// program of ours, that breaks the protocol.
+    pub fn may_resume(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::Silent | Self::Unreachable(_))
+    }
 }

@@ -67,6 +67,16 @@ impl<T: Item> Outgoing<T> {
         self.bulk_bytes
     }
 
+    /// Control that waits, bytes.
+    pub fn control_bytes(&self) -> usize {
+        self.control_bytes
+    }
+
+    /// Whether control waits.
+    pub fn has_control(&self) -> bool {
+        !self.control.is_empty()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.control.is_empty() && self.bulk.is_empty()
@@ -94,33 +104,58 @@ impl<T: Item> Outgoing<T> {
     /// # Errors
     /// [`ProtoError::Misuse`] for an item that no record can hold; it is dropped.
     pub fn fill(&mut self, record: &mut Vec<u8>) -> Result<(), ProtoError> {
+        self.fill_control(record, &mut drop)?;
+        if self.has_control() { Ok(()) } else { self.fill_bulk(record, usize::MAX, &mut drop) }
+    }
+
+    /// Adds the next control items to `record`, and hands each that was added to `sent`.
+    ///
+    /// # Errors
+    /// [`ProtoError::Misuse`] for an item that not even an empty record can hold; it is dropped.
+    pub fn fill_control(&mut self, record: &mut Vec<u8>, sent: &mut impl FnMut(T)) -> Result<(), ProtoError> {
         while let Some(item) = self.control.front() {
             if !record::append(item, record) {
                 return if record.is_empty() { self.drop_oversized() } else { Ok(()) };
             }
             self.control_bytes -= item.weight();
-            self.control.pop_front();
-        }
-        while let Some(item) = self.bulk.front() {
-            // Almost full: encoding a large chunk only to take it back would cost a pass over its bytes.
-            if record.len() + item.weight() / 2 > limits::RECORD_BYTES || !record::append(item, record) {
-                return if record.is_empty() { self.drop_oversized() } else { Ok(()) };
-            }
-            self.pop_bulk();
+            self.control.pop_front().into_iter().for_each(&mut *sent);
         }
         Ok(())
     }
 
-    fn pop_bulk(&mut self) {
-        let Some(item) = self.bulk.pop_front() else { return };
+    /// Adds the next bulk to `record` while there is less than `room` of it, bytes, and hands each item that was added to `sent`.
+    ///
+    /// # Errors
+    /// [`ProtoError::Misuse`] for an item that not even an empty record can hold; it is dropped.
+    pub fn fill_bulk(
+        &mut self,
+        record: &mut Vec<u8>,
+        mut room: usize,
+        sent: &mut impl FnMut(T),
+    ) -> Result<(), ProtoError> {
+        while let Some(item) = self.bulk.front().filter(|_| room > 0) {
+            // Almost full: encoding a large chunk only to take it back would cost a pass over its bytes.
+            if record.len() + item.weight() / 2 > limits::RECORD_BYTES || !record::append(item, record) {
+                return if record.is_empty() { self.drop_oversized() } else { Ok(()) };
+            }
+            room = room.saturating_sub(item.weight());
+            self.pop_bulk().into_iter().for_each(&mut *sent);
+        }
+        Ok(())
+    }
+
+    fn pop_bulk(&mut self) -> Option<T> {
+        let item = self.bulk.pop_front()?;
         self.bulk_bytes -= item.weight();
-        let Some(attempt) = item.bulk_of().or_else(|| item.follows_bulk_of()) else { return };
-        if let Some(left) = self.bulk_items.get_mut(&attempt) {
+        if let Some(attempt) = item.bulk_of().or_else(|| item.follows_bulk_of())
+            && let Some(left) = self.bulk_items.get_mut(&attempt)
+        {
             *left -= 1;
             if *left == 0 {
                 self.bulk_items.remove(&attempt);
             }
         }
+        Some(item)
     }
 
     fn drop_oversized(&mut self) -> Result<(), ProtoError> {

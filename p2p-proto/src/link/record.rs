@@ -24,14 +24,22 @@ pub fn append<T: Item>(item: &T, record: &mut Vec<u8>) -> bool {
 ///
 /// Items of unknown kind are skipped. After an error nothing more comes: the link must end.
 pub fn items<T: Item>(record: &[u8]) -> Items<'_, T> {
-    Items { rest: record, kind: PhantomData }
+    Items { rest: record, skipped: 0, kind: PhantomData }
 }
 
 /// See [`items`].
 #[derive(Debug)]
 pub struct Items<'a, T> {
     rest: &'a [u8],
+    skipped: u64,
     kind: PhantomData<T>,
+}
+
+impl<T> Items<'_, T> {
+    /// Items of unknown kind so far: they count as received (L-05).
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
 }
 
 impl<T: Item> Iterator for Items<'_, T> {
@@ -43,7 +51,10 @@ impl<T: Item> Iterator for Items<'_, T> {
             match codec::decode_first("a link item", &mut self.rest) {
                 Ok(item) => return Some(Ok(item)),
                 Err(fault) => match skip_unknown::<T>(start) {
-                    Some(rest) => self.rest = rest,
+                    Some(rest) => {
+                        self.skipped += 1;
+                        self.rest = rest;
+                    }
                     None => {
                         self.rest = &[];
                         return Some(Err(fault));

@@ -1,6 +1,7 @@
 //! Properties that hold for any message, stream or order of events, not only for those of the golden vectors.
 
 mod arbitrary;
+mod beyond;
 mod handshake;
 mod hostile;
 mod inbox;
@@ -8,4 +9,5 @@ mod lines;
 mod longest;
 mod outgoing;
 mod round_trip;
+mod stream;
 mod trust;

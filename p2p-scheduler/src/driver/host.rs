@@ -9,7 +9,7 @@ use futures::future::AbortHandle;
 use p2p_proto::board::{Board, BoardEvent};
 use p2p_proto::ids::{Role, UserName};
 
-use super::client::spawn;
+use super::connections::spawn;
 use super::{Clock, Member, REPORTS, Timer, TrustStore, lock};
 use crate::machine::host::{HostInput, HostMachine, HostOutput, HostReport};
 

@@ -1,19 +1,21 @@
-//! The task of one link: reads records into items, writes what is queued.
+//! One link: what waits to be sent, and the connection that carries it now.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use event_listener::Event;
 use futures::FutureExt as _;
-use futures::future::{AbortHandle, select};
+use futures::future::select;
 
 use p2p_proto::error::ProtoError;
 use p2p_proto::ids::AttemptId;
 use p2p_proto::limits::RECORD_BYTES;
-use p2p_proto::link::item::Item;
-use p2p_proto::link::{Connected, LinkError, LinkReceiver, LinkSender, Outgoing, PendingLink, record};
+use p2p_proto::link::item::{Item, Open};
+use p2p_proto::link::stream::Received;
+use p2p_proto::link::{Connected, LinkError, LinkReceiver, LinkSender, Stream};
 
 use super::lock;
+use crate::ConnectionId;
 use crate::executor::Gone;
 
 /// Encrypted bytes gathered before a write: several records share one, and the peer can read while more is sealed.
@@ -24,40 +26,9 @@ const BULK_QUEUE_BYTES: usize = 512 * 1024;
 /// How long the other side may take to read what was sent before an orderly end.
 const CLOSE_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// What a driver knows of one link.
-pub(crate) struct LinkEntry<T> {
-    pub(crate) queue: std::sync::Arc<LinkQueue<T>>,
-    /// Between `Prepare` and `Connect`.
-    pub(crate) pending: Option<Box<dyn PendingLink>>,
-    /// Ends whatever task works on it.
-    pub(crate) abort: Option<AbortHandle>,
-    /// Its task reads and writes.
-    pub(crate) connected: bool,
-}
-
-impl<T: Item> LinkEntry<T> {
-    /// Ends it: in order once it is connected, at once before. Returns whether nothing is left to wait for.
-    pub(crate) fn close(&mut self) -> bool {
-        if self.connected {
-            self.queue.close();
-        } else {
-            self.abort();
-        }
-        !self.connected
-    }
-
-    /// Ends it at once.
-    pub(crate) fn abort(&mut self) {
-        if let Some(abort) = self.abort.take() {
-            abort.abort();
-        }
-        self.queue.kill();
-    }
-}
-
-/// What waits to be sent on one link, shared by everybody who has something to say.
-pub(crate) struct LinkQueue<T> {
-    outgoing: Mutex<Outgoing<T>>,
+/// A link, shared by everybody who has something to say on it. It outlives its connections (L-05).
+pub(crate) struct LinkQueue<T: Item> {
+    state: Mutex<State<T>>,
     content: Event,
     room: Event,
     closing: AtomicBool,
@@ -66,10 +37,26 @@ pub(crate) struct LinkQueue<T> {
     ending: Event,
 }
 
+struct State<T: Item> {
+    stream: Stream<T, T::Other>,
+    /// What carries it. Whoever else still reads or writes has been replaced.
+    carrier: Option<ConnectionId>,
+}
+
+/// What a connection has to write.
+enum Filled {
+    /// A record.
+    Record,
+    /// Nothing now; `drained` if nothing is left either.
+    Nothing { drained: bool },
+    /// Another connection carries the link.
+    Replaced,
+}
+
 impl<T: Item> LinkQueue<T> {
     pub(crate) fn new() -> Self {
         Self {
-            outgoing: Mutex::new(Outgoing::default()),
+            state: Mutex::new(State { stream: Stream::default(), carrier: None }),
             content: Event::new(),
             room: Event::new(),
             closing: AtomicBool::new(false),
@@ -78,13 +65,13 @@ impl<T: Item> LinkQueue<T> {
         }
     }
 
-    /// Queues an item. Over the bound of control the peer does not read: the link's task ends.
+    /// Queues an item. Over the bound of control the peer does not read: the link is given up.
     pub(crate) fn push(&self, item: T) {
         // A link that was cut short must not say what came after: the other side takes that for how it went.
         if self.dead.load(Ordering::Acquire) {
             return;
         }
-        if lock(&self.outgoing).push(item).is_err() {
+        if lock(&self.state).stream.push(item).is_err() {
             self.kill();
         }
         self.content.notify(1);
@@ -97,7 +84,7 @@ impl<T: Item> LinkQueue<T> {
             if self.dead.load(Ordering::Acquire) {
                 return Err(Gone);
             }
-            if lock(&self.outgoing).bulk_bytes() < BULK_QUEUE_BYTES {
+            if lock(&self.state).stream.bulk_bytes() < BULK_QUEUE_BYTES {
                 self.push(item);
                 return Ok(());
             }
@@ -107,15 +94,59 @@ impl<T: Item> LinkQueue<T> {
 
     /// Drops the bulk of an attempt that is over.
     pub(crate) fn forget_bulk(&self, attempt: AttemptId) {
-        lock(&self.outgoing).forget_bulk(attempt);
+        lock(&self.state).stream.forget_bulk(attempt);
         self.room.notify(usize::MAX);
     }
 
+    /// This connection carries the link from now on.
+    pub(super) fn attach(&self, connection: ConnectionId, open: Open, resumes: bool) {
+        let mut state = lock(&self.state);
+        state.stream.on_connected(open, resumes);
+        state.carrier = Some(connection);
+        drop(state);
+        self.content.notify(usize::MAX);
+    }
+
+    /// This connection has ended.
+    pub(super) fn detach(&self, connection: ConnectionId) {
+        let mut state = lock(&self.state);
+        if state.carrier == Some(connection) {
+            state.stream.on_disconnected();
+            state.carrier = None;
+        }
+    }
+
+    /// What carries the link.
+    pub(super) fn carrier(&self) -> Option<ConnectionId> {
+        lock(&self.state).carrier
+    }
+
+    /// Takes a record that came by `connection`: nothing is in it for anybody if that carries the link no more.
+    pub(super) fn take(
+        &self,
+        connection: ConnectionId,
+        record: Received<T::Other>,
+    ) -> Result<Vec<T::Other>, ProtoError> {
+        let mut state = lock(&self.state);
+        if state.carrier != Some(connection) {
+            return Ok(Vec::new());
+        }
+        let items = state.stream.take(record)?;
+        if state.stream.is_ready() {
+            self.content.notify(1);
+        }
+        Ok(items)
+    }
+
     /// Sends what waits, then ends the link in order.
-    pub(crate) fn close(&self) {
+    pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Release);
         self.content.notify(1);
         self.ending.notify(1);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 
     /// Nothing will be sent any more: whoever waits for room hears it.
@@ -126,22 +157,37 @@ impl<T: Item> LinkQueue<T> {
         self.ending.notify(1);
     }
 
-    async fn write(&self, mut sender: Box<dyn LinkSender>) -> LinkError {
+    fn fill(&self, connection: ConnectionId, record: &mut Vec<u8>) -> Result<Filled, ProtoError> {
+        let mut state = lock(&self.state);
+        if state.carrier != Some(connection) {
+            return Ok(Filled::Replaced);
+        }
+        state.stream.fill(record)?;
+        let nothing = record.is_empty();
+        Ok(if nothing { Filled::Nothing { drained: state.stream.is_drained() } } else { Filled::Record })
+    }
+
+    async fn write(&self, connection: ConnectionId, mut sender: Box<dyn LinkSender>) -> LinkError {
         let mut record = Vec::with_capacity(4096);
         loop {
             record.clear();
             let listener = self.content.listen();
-            if let Err(fault) = lock(&self.outgoing).fill(&mut record) {
-                return LinkError::Misuse(fault.to_string());
-            }
-            let sent = if record.is_empty() {
-                if sender.buffered() > 0 {
+            let sent = match self.fill(connection, &mut record) {
+                Err(fault) => return LinkError::Misuse(fault.to_string()),
+                Ok(Filled::Replaced) => {
+                    // What woke this one was meant for its successor.
+                    self.content.notify(usize::MAX);
+                    return LinkError::Lost("a newer connection has replaced it".to_owned());
+                }
+                Ok(Filled::Nothing { .. }) if sender.buffered() > 0 => {
                     self.room.notify(usize::MAX);
                     sender.flush().await
-                } else if self.closing.load(Ordering::Acquire) {
+                }
+                Ok(Filled::Nothing { drained: true }) if self.is_closing() => {
                     sender.close().await;
                     return LinkError::Closed;
-                } else {
+                }
+                Ok(Filled::Nothing { .. }) => {
                     // An idle link keeps no large buffer.
                     if record.capacity() > RECORD_BYTES / 2 {
                         record = Vec::with_capacity(4096);
@@ -149,14 +195,13 @@ impl<T: Item> LinkQueue<T> {
                     listener.await;
                     Ok(())
                 }
-            } else {
-                match sender.feed(&record) {
+                Ok(Filled::Record) => match sender.feed(&record) {
                     Ok(()) if sender.buffered() >= WRITE_BYTES => {
                         self.room.notify(usize::MAX);
                         sender.flush().await
                     }
                     fed => fed,
-                }
+                },
             };
             if let Err(error) = sent {
                 return error;
@@ -164,23 +209,22 @@ impl<T: Item> LinkQueue<T> {
         }
     }
 
-    /// Runs a connected link until it ends: `on_items` gets what arrived, one record at a time.
+    /// Carries the link over a connection until that ends: `on_record` gets what arrived, one record at a time.
     ///
     /// # Errors
     /// It always ends with the reason; [`LinkError::Closed`] when that was in order.
-    pub(crate) async fn run<In: Item>(
+    pub(super) async fn run(
         &self,
+        connection: ConnectionId,
         connected: Connected,
-        on_items: impl FnMut(Vec<In>) -> Result<(), ProtoError>,
+        on_record: impl FnMut(Received<T::Other>) -> Result<(), ProtoError>,
     ) -> LinkError {
         let Connected { sender, receiver, .. } = connected;
-        let read = std::pin::pin!(read(receiver, on_items));
-        let write = std::pin::pin!(self.write(sender));
+        let read = std::pin::pin!(read::<T>(receiver, on_record));
+        let write = std::pin::pin!(self.write(connection, sender));
         let given_up = std::pin::pin!(self.given_up());
         let works = select(read, write).map(|ended| ended.factor_first().0);
-        let ended = select(works, given_up).await.factor_first().0;
-        self.kill();
-        ended
+        select(works, given_up).await.factor_first().0
     }
 
     /// Ends when this side cannot wait any longer: a write may wait for ever for a peer that does not read.
@@ -189,9 +233,9 @@ impl<T: Item> LinkQueue<T> {
             loop {
                 let ending = self.ending.listen();
                 if self.dead.load(Ordering::Acquire) {
-                    return LinkError::Lost("the other side does not read".to_owned());
+                    return LinkError::Broken("it does not read what it is sent".to_owned());
                 }
-                if self.closing.load(Ordering::Acquire) {
+                if self.is_closing() {
                     return LinkError::Closed;
                 }
                 ending.await;
@@ -205,16 +249,18 @@ impl<T: Item> LinkQueue<T> {
     }
 }
 
-async fn read<In: Item>(
+async fn read<T: Item>(
     mut receiver: Box<dyn LinkReceiver>,
-    mut on_items: impl FnMut(Vec<In>) -> Result<(), ProtoError>,
+    mut on_record: impl FnMut(Received<T::Other>) -> Result<(), ProtoError>,
 ) -> LinkError {
     loop {
-        let items = match receiver.receive().await {
-            Ok(record) => record::items(record).collect::<Result<Vec<In>, ProtoError>>(),
+        let record = match receiver.receive().await {
+            Ok(record) => Stream::<T, T::Other>::read(record),
+            // Whatever came was not sealed by the peer: that is the fault of the way, and another one may do.
+            Err(LinkError::Broken(why)) => return LinkError::Lost(why),
             Err(error) => return error,
         };
-        if let Err(fault) = items.and_then(&mut on_items) {
+        if let Err(fault) = record.and_then(&mut on_record) {
             return LinkError::Broken(fault.to_string());
         }
     }

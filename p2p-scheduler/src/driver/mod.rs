@@ -5,6 +5,7 @@
 //! wake another one only to pass a message on. What waits (sockets, files, programs) runs in tasks of its own, outside the lock.
 
 mod clock;
+mod connections;
 mod link;
 mod timer;
 
@@ -14,7 +15,7 @@ pub mod task;
 pub mod worker;
 
 pub(crate) use clock::Clock;
-pub(crate) use link::{LinkEntry, LinkQueue};
+pub(crate) use link::LinkQueue;
 pub(crate) use timer::Timer;
 
 use std::sync::{Mutex, MutexGuard};

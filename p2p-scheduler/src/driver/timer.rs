@@ -40,7 +40,7 @@ impl Timer {
                 earlier.await;
                 continue;
             }
-            let left = clock.instant(Duration::from_micros(due)).saturating_duration_since(std::time::Instant::now());
+            let left = clock.until(Duration::from_micros(due));
             if left.is_zero() || timeout(left, earlier).await.is_err() {
                 self.due_us.store(NEVER, Ordering::Release);
                 return;

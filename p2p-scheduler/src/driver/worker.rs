@@ -11,16 +11,16 @@ use event_listener::Event;
 use futures::FutureExt as _;
 use futures::future::{AbortHandle, BoxFuture};
 
-use p2p_proto::board::{Board, BoardEvent};
+use p2p_proto::board::Board;
 use p2p_proto::error::ProtoError;
 use p2p_proto::ids::{AttemptId, Role};
 use p2p_proto::limits;
 use p2p_proto::link::item::{Channel, Data, Finished, Note, Submit, Taken};
-use p2p_proto::link::{ConnectPlan, LinkError, LinkPath, LinkTransport, ToClient, ToWorker, record};
+use p2p_proto::link::{LinkTransport, ToClient, ToWorker, record};
 use p2p_proto::task::{Content, Ended, Failure, FailureKind};
 
-use super::client::spawn;
-use super::{Clock, LinkEntry, LinkQueue, Member, REPORTS, Timer, TrustStore, entropy, lock};
+use super::connections::{self, Base, Links, Occurrence, Peer, spawn};
+use super::{Clock, LinkQueue, Member, REPORTS, TrustStore, entropy, lock};
 use crate::LinkId;
 use crate::executor::{AttemptEnd, AttemptHandle, Executor, Gone, OutputSink, Piece, Stop};
 use crate::flow::{Inflow, Outflow};
@@ -61,21 +61,20 @@ impl Worker {
         let inner = Arc::new(WorkerInner {
             core: Mutex::new(Core {
                 machine: WorkerMachine::new(me, offer, clock.now(), host, membership, seed),
-                links: HashMap::new(),
+                links: Links::default(),
                 attempts: HashMap::new(),
             }),
             member: member.clone(),
-            clock,
-            timer: Timer::new(),
-            board,
-            transport,
+            base: Base::new(clock, board, transport),
             executor,
             store,
             reports,
             drained: AtomicBool::new(false),
-            ended: Event::new(),
         });
-        let background = [spawn(Arc::clone(&inner).follow_board()), spawn(Arc::clone(&inner).follow_timer())];
+        let background = [
+            spawn(connections::follow_board(Arc::clone(&inner))),
+            spawn(connections::follow_timer(Arc::clone(&inner))),
+        ];
         Ok(Self { inner, reports: read_reports, background })
     }
 
@@ -84,12 +83,12 @@ impl Worker {
         self.reports.recv().await.ok()
     }
 
-    /// Takes no more tasks; what runs is finished. [`Worker::left`] tells when.
+    /// Takes no more tasks; what is here is finished, whether it runs or waits. [`Worker::left`] tells when.
     pub fn drain(&self) {
         self.inner.drive(WorkerInput::Drain);
     }
 
-    /// Kills what runs, and leaves. [`Worker::left`] tells when.
+    /// Hands back what waits, kills what runs, and leaves. [`Worker::left`] tells when.
     pub fn stop(&self) {
         self.inner.drive(WorkerInput::Stop);
     }
@@ -98,20 +97,20 @@ impl Worker {
     pub async fn left(&self) {
         let inner = &self.inner;
         while !inner.drained.load(Ordering::Acquire) {
-            let ended = inner.ended.listen();
+            let ended = inner.base.ended.listen();
             if !inner.drained.load(Ordering::Acquire) {
                 ended.await;
             }
         }
         let links_end = async {
             loop {
-                let ended = inner.ended.listen();
+                let ended = inner.base.ended.listen();
                 if lock(&inner.core).links.is_empty() {
                     break;
                 }
                 ended.await;
             }
-            inner.board.close().await;
+            inner.base.board.close().await;
         };
         // What did not leave in time is lost; the other side notices the end of the connection.
         let _ = async_std::future::timeout(CLOSE_WITHIN, links_end).await;
@@ -139,28 +138,23 @@ impl Drop for Worker {
             attempt.handle.stop(Stop::Kill);
             attempt.sink.abandon();
         }
-        core.links.values_mut().for_each(LinkEntry::abort);
+        core.links.abort();
     }
 }
 
 struct WorkerInner {
     core: Mutex<Core>,
     member: Member,
-    clock: Clock,
-    timer: Timer,
-    board: Arc<dyn Board>,
-    transport: Arc<dyn LinkTransport>,
+    base: Base,
     executor: Arc<dyn Executor>,
     store: Arc<dyn TrustStore>,
     reports: Sender<WorkerReport>,
     drained: AtomicBool,
-    /// A link has ended, or everything.
-    ended: Event,
 }
 
 struct Core {
     machine: WorkerMachine,
-    links: HashMap<LinkId, LinkEntry<ToClient>>,
+    links: Links<ToClient>,
     attempts: HashMap<(LinkId, AttemptId), Attempt>,
 }
 
@@ -186,34 +180,35 @@ impl WorkerInner {
 
     fn drive_locked(self: &Arc<Self>, core: &mut Core, input: WorkerInput) {
         let mut outbox = Vec::new();
-        core.machine.handle(self.clock.now(), input, &mut outbox);
+        core.machine.handle(self.base.clock.now(), input, &mut outbox);
         for output in outbox {
             self.perform(core, output);
         }
-        self.timer.set(core.machine.wake_at());
+        self.base.timer.set(core.machine.wake_at());
     }
 
     fn perform(self: &Arc<Self>, core: &mut Core, output: WorkerOutput) {
         match output {
             WorkerOutput::Publish(line) => {
-                if let Err(fault) = self.board.publish(line) {
+                if let Err(fault) = self.base.board.publish(line) {
                     // Lines are repeated until they are answered.
                     log::debug!("a board line was dropped: {fault}");
                 }
             }
-            WorkerOutput::Prepare(link) => self.prepare(core, link),
-            WorkerOutput::Connect(link, plan) => self.connect(core, link, *plan),
+            WorkerOutput::Prepare(connection) => connections::prepare(self, core, connection),
+            WorkerOutput::Connect(connection, plan) => connections::connect(self, core, connection, *plan),
+            WorkerOutput::Attach { link, connection, open, resumes } => {
+                core.links.attach(link, connection, open, resumes);
+            }
+            WorkerOutput::Abandon(connection) => {
+                core.links.abandon(connection);
+                self.base.ended.notify(usize::MAX);
+            }
             WorkerOutput::Close(link) => {
-                if core.links.get_mut(&link).is_some_and(LinkEntry::close) {
-                    core.links.remove(&link);
-                    self.ended.notify(usize::MAX);
-                }
+                core.links.close(link);
+                self.base.ended.notify(usize::MAX);
             }
-            WorkerOutput::Send(link, item) => {
-                if let Some(entry) = core.links.get(&link) {
-                    entry.queue.push(item);
-                }
-            }
+            WorkerOutput::Send(link, item) => core.links.send(link, item),
             WorkerOutput::Stage(link, submit) => self.stage(core, link, *submit),
             WorkerOutput::Run(link, attempt) => self.run(core, link, attempt),
             WorkerOutput::Interrupt(link, attempt) => {
@@ -239,17 +234,17 @@ impl WorkerInner {
             }
             WorkerOutput::Drained => {
                 self.drained.store(true, Ordering::Release);
-                self.ended.notify(usize::MAX);
+                self.base.ended.notify(usize::MAX);
             }
         }
     }
 
     fn stage(self: &Arc<Self>, core: &mut Core, link: LinkId, submit: Submit) {
-        let Some(entry) = core.links.get(&link) else { return };
+        let Some(queue) = core.links.queue(link) else { return };
         let attempt = submit.attempt;
         let sink = Arc::new(Sink {
             attempt,
-            queue: Arc::clone(&entry.queue),
+            queue: Arc::clone(queue),
             inner: Arc::downgrade(self),
             link,
             outflow: Mutex::default(),
@@ -316,76 +311,46 @@ impl WorkerInner {
         core.attempts.remove(&(link, finished.attempt));
         self.drive_locked(&mut core, WorkerInput::Ended { link, finished });
     }
+}
 
-    fn prepare(self: &Arc<Self>, core: &mut Core, link: LinkId) {
-        let queue = Arc::new(LinkQueue::new());
-        let inner = Arc::clone(self);
-        let abort = spawn(async move {
-            let (pending, hints) = match inner.transport.prepare().await {
-                Ok(pending) => {
-                    let hints = pending.hints();
-                    (Some(pending), Ok(hints))
-                }
-                Err(error) => (None, Err(error)),
-            };
-            let mut core = lock(&inner.core);
-            if let Some(entry) = core.links.get_mut(&link) {
-                entry.pending = pending;
-                entry.abort = None;
-            }
-            inner.drive_locked(&mut core, WorkerInput::Prepared { link, hints });
-        });
-        core.links.insert(link, LinkEntry { queue, pending: None, abort: Some(abort), connected: false });
+impl Peer for WorkerInner {
+    type Out = ToClient;
+    type Core = Core;
+
+    fn base(&self) -> &Base {
+        &self.base
     }
 
-    fn connect(self: &Arc<Self>, core: &mut Core, link: LinkId, plan: ConnectPlan) {
-        let Some(entry) = core.links.get_mut(&link) else { return };
-        let Some(pending) = entry.pending.take() else { return };
-        let queue = Arc::clone(&entry.queue);
-        let inner = Arc::clone(self);
-        entry.abort = Some(spawn(async move {
-            let error = match pending.connect(plan).await {
-                Ok(connected) => {
-                    if !inner.on_link_up(link, connected.path.clone()) {
-                        return;
-                    }
-                    queue.run(connected, |items| inner.on_items(link, items)).await
-                }
-                Err(error) => error,
-            };
-            inner.on_link_end(link, error);
-        }));
+    fn core(&self) -> &Mutex<Core> {
+        &self.core
     }
 
-    /// The link is there. Returns `false` when it was given up meanwhile.
-    fn on_link_up(self: &Arc<Self>, link: LinkId, path: LinkPath) -> bool {
-        let mut core = lock(&self.core);
-        let Some(entry) = core.links.get_mut(&link) else { return false };
-        entry.connected = true;
-        self.drive_locked(&mut core, WorkerInput::LinkUp { link, path });
-        true
+    fn links(core: &mut Core) -> &mut Links<ToClient> {
+        &mut core.links
     }
 
-    fn on_link_end(self: &Arc<Self>, link: LinkId, error: LinkError) {
-        let mut core = lock(&self.core);
-        core.links.remove(&link);
-        self.drive_locked(&mut core, WorkerInput::LinkDown { link, error });
-        drop(core);
-        self.ended.notify(usize::MAX);
+    fn occur(self: &Arc<Self>, core: &mut Core, occurrence: Occurrence) {
+        let input = match occurrence {
+            Occurrence::Board(event) => WorkerInput::Board(event),
+            Occurrence::Tick => WorkerInput::Tick,
+            Occurrence::Prepared(connection, hints) => WorkerInput::Prepared { connection, hints },
+            Occurrence::Connected(connection, path) => WorkerInput::Connected { connection, path },
+            Occurrence::Disconnected(connection, error) => WorkerInput::Disconnected { connection, error },
+        };
+        self.drive_locked(core, input);
     }
 
-    /// Data and acknowledgements go to their attempt, the rest to the machine; in order, so that data follows its `Submit`.
-    fn on_items(self: &Arc<Self>, link: LinkId, items: Vec<ToWorker>) -> Result<(), ProtoError> {
-        let mut core = lock(&self.core);
+    /// Data and what was taken go to their attempt, the rest to the machine; in order, so that data follows its `Submit`.
+    fn on_items(self: &Arc<Self>, core: &mut Core, link: LinkId, items: Vec<ToWorker>) -> Result<(), ProtoError> {
         let mut control = Vec::with_capacity(items.len());
         for item in items {
             match item {
                 ToWorker::Data(data) => {
                     if !control.is_empty() {
                         let items = std::mem::take(&mut control);
-                        self.drive_locked(&mut core, WorkerInput::Items { link, items });
+                        self.drive_locked(core, WorkerInput::Items { link, items });
                     }
-                    on_data(&mut core, link, data)?;
+                    on_data(core, link, data)?;
                 }
                 ToWorker::Taken(taken) => {
                     if let Some(attempt) = core.attempts.get(&(link, taken.attempt)) {
@@ -396,27 +361,9 @@ impl WorkerInner {
             }
         }
         if !control.is_empty() {
-            self.drive_locked(&mut core, WorkerInput::Items { link, items: control });
+            self.drive_locked(core, WorkerInput::Items { link, items: control });
         }
         Ok(())
-    }
-
-    async fn follow_board(self: Arc<Self>) {
-        loop {
-            let event = self.board.next().await;
-            let last = matches!(event, BoardEvent::Failed(_));
-            self.drive(WorkerInput::Board(event));
-            if last {
-                return;
-            }
-        }
-    }
-
-    async fn follow_timer(self: Arc<Self>) {
-        loop {
-            self.timer.tick(&self.clock).await;
-            self.drive(WorkerInput::Tick);
-        }
     }
 }
 

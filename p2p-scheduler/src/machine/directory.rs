@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use p2p_proto::board::message::{Hello, Offer};
 use p2p_proto::error::ProtoError;
-use p2p_proto::ids::{ClusterName, MachineKey, PeerName, ProcessKey};
+use p2p_proto::ids::{ClusterName, MachineKey, PeerName, ProcessKey, UserName};
 use p2p_proto::limits;
 use p2p_proto::trust::{Credentials, Verified};
 
@@ -25,9 +25,13 @@ pub struct Present {
 }
 
 /// All of them, at most [`limits::DIRECTORY_PEERS`].
+///
+/// A member can sign as many processes as he likes: when it is full, whoever has the most there makes room.
 #[derive(Debug, Default)]
 pub struct Directory {
     peers: HashMap<ProcessKey, Present>,
+    /// How many of them each user has.
+    of_user: HashMap<UserName, usize>,
 }
 
 impl Directory {
@@ -59,14 +63,24 @@ impl Directory {
         if name.user() != verified.user.as_str() {
             return Err(ProtoError::Untrusted(format!("{name} is signed as {}", verified.user)));
         }
+        let known = self.remove(hello.process).is_some();
         self.make_room(now);
+        *self.of_user.entry(verified.user.clone()).or_default() += 1;
         let present = Present { name, verified, offer: hello.offer, credentials: hello.credentials, until };
-        Ok(self.peers.insert(hello.process, present).is_none())
+        self.peers.insert(hello.process, present);
+        Ok(!known)
     }
 
     /// Forgets a peer.
     pub fn remove(&mut self, process: ProcessKey) -> Option<Present> {
-        self.peers.remove(&process)
+        let peer = self.peers.remove(&process)?;
+        if let Some(count) = self.of_user.get_mut(&peer.verified.user) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_user.remove(&peer.verified.user);
+            }
+        }
+        Some(peer)
     }
 
     /// A peer that is present.
@@ -79,16 +93,19 @@ impl Directory {
         self.peers.iter().filter(move |(_, peer)| peer.until > now.at)
     }
 
-    /// Drops who has not been heard for its time; when still full, whoever runs out first.
+    /// When full, drops one: who has not been heard for its time, else, of a user who has the most there, whoever runs out first.
     fn make_room(&mut self, now: Now) {
         if self.peers.len() < limits::DIRECTORY_PEERS {
             return;
         }
-        self.peers.retain(|_, peer| peer.until > now.at);
-        if self.peers.len() >= limits::DIRECTORY_PEERS
-            && let Some(first) = self.peers.iter().min_by_key(|(_, peer)| peer.until).map(|(key, _)| *key)
-        {
-            self.peers.remove(&first);
+        let most = self.of_user.values().max().copied();
+        let rank = |peer: &Present| {
+            let crowds = self.of_user.get(&peer.verified.user).copied() == most;
+            (peer.until > now.at, !crowds, peer.until)
+        };
+        let first = self.peers.iter().min_by_key(|(_, peer)| rank(peer)).map(|(process, _)| *process);
+        if let Some(first) = first {
+            self.remove(first);
         }
     }
 }

@@ -81,7 +81,8 @@ impl Cluster {
         executor: impl Executor + 'static,
         transport: &MemoryTransport,
     ) -> io::Result<Worker> {
-        let offer = WorkerOffer { offer: Offer { slots, ..Offer::default() }, allow: None };
+        let offer =
+            WorkerOffer { offer: Offer { slots, ..Offer::default() }, allow: None, weights: Default::default() };
         let board = Arc::new(self.hub.board(&self.name.topic()));
         let transport = Arc::new(transport.clone());
         Worker::join(&self.member(user)?, offer, Arc::new(executor), board, transport, Arc::new(Forgetful))
@@ -94,6 +95,16 @@ impl Cluster {
     pub fn client(&self, user: &str) -> io::Result<Client> {
         let board = Arc::new(self.hub.board(&self.name.topic()));
         Client::join(&self.member(user)?, board, Arc::new(self.net.transport()), Arc::new(Forgetful))
+    }
+
+    /// A client of `user` that waits so long for a link without a connection.
+    ///
+    /// # Errors
+    /// As [`Client::join`].
+    pub fn client_with_grace(&self, user: &str, grace: std::time::Duration) -> io::Result<Client> {
+        let board = Arc::new(self.hub.board(&self.name.topic()));
+        let transport = Arc::new(self.net.transport());
+        Client::join_with_grace(&self.member(user)?, board, transport, Arc::new(Forgetful), grace)
     }
 
     /// What a process of `user` joins with; each user has one machine.

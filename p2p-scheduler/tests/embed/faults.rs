@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use async_std::channel::{Receiver, Sender, unbounded};
 use p2p_proto::link::LinkPath;
@@ -12,6 +13,9 @@ use p2p_scheduler::memory::Cluster;
 use p2p_scheduler::{ClientReport, Functions, Outcome, Task, TaskEvent, Waiting, WorkerReport};
 
 use super::{run, value};
+
+/// What is gone is given up soon.
+const SHORT: Duration = Duration::from_millis(100);
 
 /// A function that says that it runs, and ends when it may.
 fn gated() -> (Functions, Receiver<u64>, Sender<()>) {
@@ -78,7 +82,7 @@ fn tasks_of_a_lost_worker_run_again_elsewhere_and_end_once() {
         let cluster = Cluster::open("alice/friends", &["bob", "carol", "dave"]).unwrap();
         let (functions, starts, release) = gated();
         let lost = cluster.worker("bob", 3, functions.clone()).unwrap();
-        let client = cluster.client("dave").unwrap();
+        let client = cluster.client_with_grace("dave", SHORT).unwrap();
         let mut handles = client.submit_all((0..6).map(task)).await;
         for _ in 0..3 {
             starts.recv().await.unwrap();
@@ -116,15 +120,12 @@ fn a_large_input_is_streamed_anew_to_each_attempt() {
             }
         });
         // Both are there: what one loses goes to the other at once.
-        let nets = [cluster.net().transport(), cluster.net().transport()];
-        let _workers = [
-            cluster.worker_by("bob", 2, functions.clone(), &nets[0]).unwrap(),
-            cluster.worker_by("carol", 2, functions, &nets[1]).unwrap(),
-        ];
-        let client = cluster.client("dave").unwrap();
+        let lost = cluster.worker("bob", 2, functions.clone()).unwrap();
+        let _other = cluster.worker("carol", 2, functions).unwrap();
+        let client = cluster.client_with_grace("dave", SHORT).unwrap();
         let handles = client.submit_all((0..4).map(|_| Task::function("sum", vec![3; 3_000_000]))).await;
         starts.recv().await.unwrap();
-        nets[0].cut();
+        drop(lost);
         for _ in 0..8 {
             release.send(()).await.unwrap();
         }
@@ -139,14 +140,13 @@ fn a_task_that_may_start_only_once_is_lost_with_its_worker() {
     run(async {
         let cluster = Cluster::open("alice/friends", &["bob", "carol"]).unwrap();
         let (functions, starts, _release) = gated();
-        let transport = cluster.net().transport();
-        let _worker = cluster.worker_by("bob", 1, functions, &transport).unwrap();
-        let client = cluster.client("carol").unwrap();
+        let worker = cluster.worker("bob", 1, functions).unwrap();
+        let client = cluster.client_with_grace("carol", SHORT).unwrap();
         let handle = client.submit(task(1).once()).await;
         starts.recv().await.unwrap();
-        transport.cut();
+        drop(worker);
         let outcome = handle.outcome().await;
-        assert!(matches!(outcome, Outcome::Lost { losses: 1, .. }), "{outcome:?}");
+        assert!(matches!(outcome, Outcome::Lost { .. }), "{outcome:?}");
     });
 }
 
@@ -421,5 +421,81 @@ fn links_that_do_not_come_about_are_tried_again_and_hold_up_no_leaving() {
         assert_eq!(unfit.outcome().await, Outcome::Cancelled);
         worker.drain();
         worker.left().await;
+    });
+}
+
+/// Cuts the link again and again until it is told to end.
+fn cut_often(transport: &p2p_scheduler::memory::MemoryTransport) -> (async_std::task::JoinHandle<u32>, Sender<()>) {
+    let (end, ends) = unbounded::<()>();
+    let transport = transport.clone();
+    let cutting = async_std::task::spawn(async move {
+        let mut cuts = 0;
+        while async_std::future::timeout(Duration::from_millis(40), ends.recv()).await.is_err() {
+            transport.cut();
+            cuts += 1;
+        }
+        cuts
+    });
+    (cutting, end)
+}
+
+#[test]
+fn a_task_runs_on_and_its_output_is_whole_however_often_its_link_is_cut() {
+    run(async {
+        let cluster = Cluster::open("alice/friends", &["bob", "carol"]).unwrap();
+        let transport = cluster.net().transport();
+        let talker = Talker { pieces: 400, written: Arc::default() };
+        let _worker = cluster.worker_by("bob", 1, talker, &transport).unwrap();
+        let client = cluster.client("carol").unwrap();
+        let mut handle = client.submit(Task::new("talk", Vec::new()).once()).await;
+        let (cutting, end) = cut_often(&transport);
+        let mut read = 0;
+        let outcome = loop {
+            match handle.next().await {
+                Some(TaskEvent::Data { bytes, .. }) => {
+                    read += bytes.len();
+                    async_std::task::sleep(Duration::from_millis(1)).await;
+                }
+                Some(TaskEvent::Outcome(outcome)) => break outcome,
+                Some(TaskEvent::Again) => panic!("it began again"),
+                Some(_) => {}
+                None => panic!("no outcome"),
+            }
+        };
+        end.send(()).await.unwrap();
+        assert!(cutting.await > 3, "it was hardly cut");
+        assert_eq!((read, outcome.is_success()), (400 * 64_000, true));
+    });
+}
+
+#[test]
+fn nothing_is_lost_or_done_twice_however_often_links_are_cut() {
+    run(async {
+        let cluster = Cluster::open("alice/friends", &["bob", "carol"]).unwrap();
+        let transport = cluster.net().transport();
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&runs);
+        let functions = Functions::new().register("sum", move |input: Vec<u8>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let sum: u64 = input.iter().map(|byte| u64::from(*byte)).sum();
+            Ok([sum.to_be_bytes().to_vec(), input].concat())
+        });
+        let _worker = cluster.worker_by("bob", 2, functions, &transport).unwrap();
+        let client = cluster.client("carol").unwrap();
+        let (cutting, end) = cut_often(&transport);
+        for round in 0..10_u32 {
+            // Small ones, whose ends are under way when the link is cut, and large ones, whose content is.
+            let sizes = [1, 1000, 30_000, 3_000_000];
+            let tasks = sizes.map(|size| Task::function("sum", vec![1; size]).once());
+            let handles = client.submit_all(tasks).await;
+            for (handle, size) in handles.into_iter().zip(sizes) {
+                let value = value(&handle.outcome().await);
+                assert_eq!(value.len(), size + 8);
+                assert_eq!(value[..8], (size as u64).to_be_bytes());
+            }
+            assert_eq!(runs.load(Ordering::Relaxed), 4 * (round + 1));
+        }
+        end.send(()).await.unwrap();
+        cutting.await;
     });
 }

@@ -3,7 +3,9 @@
 mod admission;
 mod chaos;
 mod hostile;
+mod links;
 mod rate;
 mod scheduling;
 mod setup;
+mod sharing;
 mod world;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use p2p_proto::board::message::DenyReason;
 use p2p_proto::board::{BoardError, BoardEvent, Message};
-use p2p_proto::ids::AttemptId;
+use p2p_proto::ids::{AttemptId, TaskId};
 use p2p_proto::limits;
 use p2p_proto::link::item::Returned;
 use p2p_proto::link::{LinkError, ToClient, ToWorker};
 use p2p_proto::task::{Ended, ReturnReason, TaskSpec};
-use p2p_scheduler::machine::client::ClientInput;
+use p2p_scheduler::machine::client::{ClientInput, Needs};
 use p2p_scheduler::machine::worker::WorkerInput;
 use p2p_scheduler::{Outcome, Waiting, WorkerReport};
 
@@ -27,6 +27,10 @@ fn cluster(slots: u32) -> (World, Peer, Peer) {
 
 fn once(spec: TaskSpec) -> TaskSpec {
     TaskSpec { once: true, ..spec }
+}
+
+fn unoffered(cpus: u32) -> Waiting {
+    Waiting::Unoffered(Needs { runtime: "r".to_owned(), cpus, ..Needs::default() })
 }
 
 fn ended(outcome: Option<&Outcome>) -> Option<&Ended> {
@@ -72,7 +76,7 @@ fn a_wide_task_takes_its_slots_and_one_that_fits_nowhere_is_named() {
     world.submit(client, TaskSpec { extra_cpus: 3, ..task(1) });
     world.run_for(SOON);
     let waiting = world.waiting(client);
-    assert_eq!(waiting, Some(Waiting::Unoffered { runtime: "r".to_owned(), cpus: 4 }));
+    assert_eq!(waiting, Some(unoffered(4)));
 }
 
 #[test]
@@ -104,7 +108,7 @@ fn a_task_that_is_handed_back_waits_again_and_does_not_go_round_in_circles() {
     world.run_for(Duration::from_secs(20));
     assert_eq!(ended(world.outcome(client, running)), None, "it was the running one that came back");
     assert_eq!(world.outcome(client, id), None);
-    assert!(matches!(world.waiting(client), Some(Waiting::Unoffered { .. })), "{:?}", world.waiting(client));
+    assert!(matches!(world.waiting(client), Some(Waiting::Unoffered(_))), "{:?}", world.waiting(client));
     let submits = world.runs(client, id);
     assert_eq!(submits, 0);
     // Another worker may.
@@ -149,10 +153,18 @@ fn a_cancelled_task_is_over_when_its_link_breaks() {
     let id = world.submit(client, task(60_000));
     world.run_until(SOON, |world| world.running(worker) == 1);
     world.cut(worker);
+    world.run_for(Duration::from_millis(10));
     world.client_input(client, ClientInput::Cancel(id));
-    world.run_for(Duration::from_secs(1));
+    assert_eq!(world.outcome(client, id), Some(&Outcome::Cancelled), "nobody is there to answer");
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(world.running(worker), 0, "the link goes on, and the cancel with it");
+    // Nor does it wait for a worker that never comes back.
+    let id = world.submit(client, task(60_000));
+    world.run_until(SOON, |world| world.running(worker) == 1);
+    world.kill(worker);
+    world.client_input(client, ClientInput::Cancel(id));
+    world.run_for(SOON);
     assert_eq!(world.outcome(client, id), Some(&Outcome::Cancelled));
-    world.run_for(Duration::from_secs(60));
     assert_eq!(world.runs(client, id), 1);
 }
 
@@ -182,57 +194,49 @@ fn a_task_is_lost_so_often_and_no_more() {
         let id = world.submit(client, spec);
         for _ in 0..losses {
             let worker = world.worker("bob", 1);
-            world.run_until(Duration::from_secs(60), |world| world.running(worker) == 1);
+            world.run_until(limits::GRACE * 3, |world| world.running(worker) == 1);
             world.run_for(Duration::from_secs(1));
             world.kill(worker);
         }
         world.run_for(SOON);
         world.worker("bob", 1);
-        world.run_until(Duration::from_secs(120), World::all_done);
+        world.run_until(limits::GRACE * 3, World::all_done);
         assert_eq!(world.runs(client, id), runs, "{losses} losses");
         match world.outcome(client, id) {
             Some(Outcome::Lost { losses: told, error: LinkError::Lost(_), .. }) => {
                 assert!(lost, "{losses} losses were too many");
-                assert_eq!(*told, losses);
+                assert_eq!(told.len(), if may_again { losses } else { 1 });
             }
             outcome => assert!(!lost, "{losses} losses ended with {outcome:?}"),
         }
     }
 }
 
-#[test]
-fn a_loss_before_it_ran_costs_nothing() {
-    let (mut world, worker, client) = cluster(1);
-    let first = world.submit(client, task(200));
-    world.run_until(SOON, World::all_done);
-    let long = world.submit(client, task(100_000));
-    world.run_until(SOON, |world| world.running(worker) == 1);
-    let waits = world.submit(client, task(10));
-    for _ in 0..2 * limits::LOSSES {
-        world.run_for(Duration::from_secs(90));
-        world.cut(worker);
-    }
-    world.run_until(Duration::from_secs(600), |world| world.outcome(client, waits).is_some());
-    assert_eq!(ended(world.outcome(client, waits)), Some(&Ended::Exit(0)));
-    assert!(matches!(world.outcome(client, long), Some(Outcome::Lost { losses: 3, .. })));
-    let _ = first;
-}
-
-#[test]
-fn a_worker_that_drains_finishes_what_runs_and_leaves() {
+/// A worker of one slot that runs one task and has another one waiting.
+fn one_runs_and_one_waits() -> (World, Peer, Peer, TaskId, TaskId) {
     let (mut world, worker, client) = cluster(1);
     // A mean of short tasks, so that one is sent ahead.
     world.submit_all(client, (0..50).map(|_| task(1)).collect());
     world.run_until(SOON, World::all_done);
     let (runs, waits) = (world.submit(client, task(3_000)), world.submit(client, task(1)));
     world.run_until(SOON, |world| world.worker_machine(worker).load() == (1, 1));
+    (world, worker, client, runs, waits)
+}
+
+#[test]
+fn a_worker_that_drains_finishes_what_it_holds_and_leaves() {
+    let (mut world, worker, client, runs, waits) = one_runs_and_one_waits();
     world.worker_input(worker, WorkerInput::Drain);
     world.worker_input(worker, WorkerInput::Drain);
+    assert_eq!(world.worker_machine(worker).load(), (1, 1));
+    let later = world.submit(client, task(1));
     let other = world.worker("carol", 1);
-    world.run_until(Duration::from_secs(2), |world| world.outcome(client, waits).is_some());
+    world.run_until(Duration::from_secs(2), |world| world.outcome(client, later).is_some());
     assert_eq!(world.outcome(client, runs), None);
-    world.run_until(SOON, |world| world.outcome(client, runs).is_some());
-    assert_eq!(ended(world.outcome(client, runs)), Some(&Ended::Exit(0)));
+    world.run_until(SOON, World::all_done);
+    for id in [runs, waits, later] {
+        assert_eq!(ended(world.outcome(client, id)), Some(&Ended::Exit(0)));
+    }
     world.run_for(Duration::from_secs(120));
     assert_eq!((world.links(worker), world.links(other)), (0, 0));
     let byes = world
@@ -244,6 +248,19 @@ fn a_worker_that_drains_finishes_what_runs_and_leaves() {
     let said = world.said.iter().filter(|(_, who, _)| *who == worker).count();
     world.run_for(Duration::from_secs(600));
     assert_eq!(world.said.iter().filter(|(_, who, _)| *who == worker).count(), said);
+}
+
+#[test]
+fn a_worker_that_drains_and_is_stopped_hands_back_what_waits() {
+    let (mut world, worker, client, runs, waits) = one_runs_and_one_waits();
+    world.worker_input(worker, WorkerInput::Drain);
+    world.run_for(Duration::from_millis(100));
+    world.worker_input(worker, WorkerInput::Stop);
+    world.run_for(Duration::from_secs(1));
+    assert_eq!((world.links(worker), world.running(worker)), (0, 0));
+    world.worker("carol", 1);
+    world.run_until(Duration::from_secs(60), World::all_done);
+    assert_eq!((world.runs(client, runs), world.runs(client, waits)), (2, 1));
 }
 
 #[test]
@@ -358,11 +375,11 @@ fn who_waits_hears_why() {
     assert_eq!(words(world.waiting(client), "no worker is in"), Waiting::NoWorkers(name()));
     world.worker_with("bob", offer(1, &["other"]), None);
     world.run_for(SOON);
-    let unoffered = Waiting::Unoffered { runtime: "r".to_owned(), cpus: 1 };
-    assert_eq!(words(world.waiting(client), "offers the runtime r"), unoffered);
+    let nobody = unoffered(1);
+    assert_eq!(words(world.waiting(client), "offers the runtime r"), nobody);
     world.refuse_links = true;
     let worker = world.worker("bob", 1);
-    world.run_until(SOON, |world| world.waiting(client) != Some(unoffered.clone()));
+    world.run_until(SOON, |world| world.waiting(client) != Some(nobody.clone()));
     let connecting = Waiting::Connecting(vec![world.me_of(worker).name.clone()]);
     assert_eq!(words(world.waiting(client), "connecting to bob@box"), connecting);
     world.run_for(Duration::from_secs(1));
@@ -386,5 +403,5 @@ fn who_waits_hears_why() {
     ] {
         words(Some(Waiting::Denied(name(), why)), part);
     }
-    words(Some(Waiting::Unoffered { runtime: "r".to_owned(), cpus: 4 }), "with 4 slots");
+    words(Some(unoffered(4)), "with 4 slots");
 }

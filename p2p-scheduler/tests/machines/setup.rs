@@ -311,6 +311,7 @@ fn a_new_link_of_a_process_replaces_its_old_one() {
     let old = world.links_of(worker);
     // The client has lost its end, and the worker has not noticed.
     world.cut_silently(client);
+    world.run_for(Duration::from_millis(50));
     let again = world.submit(client, task(1));
     world.run_until(Duration::from_secs(30), |world| world.outcome(client, again).is_some());
     let new = world.links_of(worker);

@@ -7,8 +7,9 @@ use std::time::Duration;
 use p2p_proto::board::message::Offer;
 use p2p_proto::board::{BoardEvent, Line};
 use p2p_proto::ids::{AttemptId, MachineKey, PeerName, Role, TaskId, UserName};
-use p2p_proto::link::item::{Finished, Item};
-use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, ToClient, ToWorker, record};
+use p2p_proto::limits;
+use p2p_proto::link::item::{Finished, Item, Open};
+use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, Stream, ToClient, ToWorker};
 use p2p_proto::task::{Content, Ended, TaskSpec};
 use p2p_proto::trust::{Identity, Membership, ProcessSecret};
 use p2p_scheduler::machine::client::{ClientInput, ClientMachine, ClientOutput, ClientReport, Outcome};
@@ -16,7 +17,7 @@ use p2p_scheduler::machine::host::{HostInput, HostMachine, HostOutput, HostRepor
 use p2p_scheduler::machine::worker::{WorkerInput, WorkerMachine, WorkerOffer, WorkerOutput, WorkerReport};
 use p2p_scheduler::machine::{Me, Now};
 use p2p_scheduler::memory::{Faults, Mangler};
-use p2p_scheduler::{LinkId, Waiting};
+use p2p_scheduler::{ConnectionId, LinkId, Waiting};
 
 pub(crate) const CLUSTER: &str = "alice/friends";
 /// The calendar when a world begins.
@@ -27,7 +28,10 @@ const BOARD_LATENCY: Duration = Duration::from_millis(30);
 
 pub(crate) type Peer = usize;
 type End = (Peer, LinkId);
+/// One side of a connection.
+type Plug = (Peer, ConnectionId);
 
+#[allow(clippy::large_enum_variant, reason = "a world has a few dozen of them")]
 pub(crate) enum Machine {
     Host(HostMachine),
     Worker(WorkerMachine),
@@ -50,26 +54,38 @@ struct Place {
 
 enum Happening {
     Board(Peer, BoardEvent),
-    Prepared(End),
-    LinkUp(End),
-    LinkDown(End, LinkError),
-    /// A record of items on a wire.
-    ToWorker(usize, End, Vec<u8>),
-    ToClient(usize, End, Vec<u8>),
+    Prepared(Plug),
+    Connected(Plug),
+    Disconnected(Plug, LinkError),
+    /// A record on a wire.
+    Record(usize, Plug, Vec<u8>),
     Ended(End, AttemptId, Ended),
     NobodyCame([u8; 32]),
 }
 
 struct Dial {
-    end: End,
+    plug: Plug,
     binding: [u8; 32],
     role: Role,
 }
 
-/// A link: a record that is under way when it is cut is lost.
+/// A connection: a record that is under way when it is cut is lost.
 struct Wire {
-    ends: [End; 2],
+    plugs: [Plug; 2],
     cut: bool,
+}
+
+/// One side of a link.
+enum Side {
+    Client(Stream<ToWorker, ToClient>),
+    Worker(Stream<ToClient, ToWorker>),
+}
+
+struct Link {
+    side: Side,
+    carrier: Option<Plug>,
+    /// Its machine has closed it: it ends when everything is sent.
+    closing: bool,
 }
 
 pub(crate) struct Task {
@@ -86,9 +102,13 @@ pub(crate) struct World {
     rng: u64,
     dials: HashMap<[u8; 32], Dial>,
     wires: Vec<Wire>,
-    wired: HashMap<End, usize>,
-    /// The wire that an end has or had: a worker may start what is here before it hears that the link was cut.
-    wire_of: HashMap<End, usize>,
+    wired: HashMap<Plug, usize>,
+    /// Links that a machine has, by its end.
+    links: HashMap<End, Link>,
+    /// What a connection carries.
+    carries: HashMap<Plug, LinkId>,
+    /// Who is at the other end of a link.
+    others: HashMap<End, Peer>,
     /// Slots that it takes and how long it will run.
     staged: HashMap<(End, AttemptId), (u32, Duration)>,
     /// Slots that it takes and since when it runs.
@@ -118,7 +138,9 @@ impl World {
             dials: HashMap::new(),
             wires: Vec::new(),
             wired: HashMap::new(),
-            wire_of: HashMap::new(),
+            links: HashMap::new(),
+            carries: HashMap::new(),
+            others: HashMap::new(),
             staged: HashMap::new(),
             running: HashMap::new(),
             credits: HashMap::new(),
@@ -304,33 +326,43 @@ impl World {
         self.running.retain(|((of, _), _), _| *of != peer);
     }
 
-    /// All links of a peer break.
+    /// All connections of a peer break.
     pub(crate) fn cut(&mut self, peer: Peer) {
-        let wires: Vec<usize> = self.wired.iter().filter(|((of, _), _)| *of == peer).map(|(_, wire)| *wire).collect();
+        self.cut_until(peer, LINK_LATENCY);
+    }
+
+    /// All connections of a peer break; the other side notices when it has heard nothing for too long.
+    pub(crate) fn cut_silently(&mut self, peer: Peer) {
+        self.cut_until(peer, limits::LINK_SILENCE);
+    }
+
+    fn cut_until(&mut self, peer: Peer, noticed: Duration) {
+        let mut wires: Vec<usize> = self.wires_of(peer).collect();
+        wires.sort_unstable();
         for wire in wires {
             self.wires[wire].cut = true;
-            for end in self.wires[wire].ends {
-                self.wired.remove(&end);
-                self.later(LINK_LATENCY, Happening::LinkDown(end, LinkError::Lost("cut".to_owned())));
+            for plug in self.wires[wire].plugs {
+                let after = if plug.0 == peer { LINK_LATENCY } else { noticed };
+                self.later(after, Happening::Disconnected(plug, LinkError::Lost("cut".to_owned())));
             }
         }
     }
 
-    /// All links of a peer break, and only it notices.
-    pub(crate) fn cut_silently(&mut self, peer: Peer) {
-        let ends: Vec<End> = self.wired.keys().filter(|(of, _)| *of == peer).copied().collect();
-        for end in ends {
-            if let Some(wire) = self.wired.remove(&end) {
-                self.wires[wire].cut = true;
-                self.later(LINK_LATENCY, Happening::LinkDown(end, LinkError::Lost("cut".to_owned())));
-            }
-        }
+    /// Connections of this peer that are not cut.
+    fn wires_of(&self, peer: Peer) -> impl Iterator<Item = usize> {
+        let wired = self.wired.iter().filter(move |((of, _), wire)| *of == peer && !self.wires[**wire].cut);
+        wired.map(|(_, wire)| *wire)
     }
 
-    /// The other end of a link.
+    /// The other end of a link that has a connection.
     pub(crate) fn other_end(&self, peer: Peer, link: LinkId) -> End {
-        let end = (peer, link);
-        self.wires[self.wired[&end]].ends.into_iter().find(|other| *other != end).unwrap()
+        self.other(peer, link).expect("it is connected")
+    }
+
+    fn other(&self, peer: Peer, link: LinkId) -> Option<End> {
+        let plug = self.links.get(&(peer, link))?.carrier?;
+        let other = self.wires[*self.wired.get(&plug)?].plugs.into_iter().find(|other| *other != plug)?;
+        Some((other.0, *self.carries.get(&other)?))
     }
 
     /// What a client sends that its machine did not decide: its tasks are nobody's.
@@ -354,14 +386,17 @@ impl World {
         *self.attempts.keys().map(|(_, attempt)| attempt).max().expect("there was one")
     }
 
-    /// Links that this peer has.
+    /// Links of this peer that have a connection.
     pub(crate) fn links(&self, peer: Peer) -> usize {
-        self.wired.keys().filter(|(of, _)| *of == peer).count()
+        self.links_of(peer).len()
     }
 
-    /// The worker's ends of its links, oldest first.
+    /// The peer's ends of its links that have a connection, oldest first.
     pub(crate) fn links_of(&self, peer: Peer) -> Vec<LinkId> {
-        let mut links: Vec<LinkId> = self.wired.keys().filter(|(of, _)| *of == peer).map(|(_, link)| *link).collect();
+        let of_peer = self.links.iter().filter(|((of, _), link)| *of == peer && !link.closing);
+        let whole = |plug: &Plug| self.wired.get(plug).is_some_and(|wire| !self.wires[*wire].cut);
+        let connected = of_peer.filter(|(_, link)| link.carrier.as_ref().is_some_and(whole));
+        let mut links: Vec<LinkId> = connected.map(|((_, link), _)| *link).collect();
         links.sort();
         links
     }
@@ -489,7 +524,7 @@ impl World {
             assert!(busy <= place.slots, "I-03: worker {worker} uses {busy} of {} slots", place.slots);
         }
         for (end, credits) in &self.credits {
-            let worker = self.wired.get(end).map(|_| self.other_end(end.0, end.1).0);
+            let worker = self.other(end.0, end.1).map(|other| other.0);
             if worker.is_none() || worker == self.uncounted {
                 continue;
             }
@@ -505,44 +540,33 @@ impl World {
                 Machine::Client(_) => self.client_input(peer, ClientInput::Board(event)),
                 Machine::Gone => {}
             },
-            Happening::Prepared((peer, link)) => {
+            Happening::Prepared((peer, connection)) => {
                 let hints = Ok(Hints::default());
                 match &self.places[peer].machine {
-                    Machine::Worker(_) => self.worker_input(peer, WorkerInput::Prepared { link, hints }),
-                    _ => self.client_input(peer, ClientInput::Prepared { link, hints }),
+                    Machine::Worker(_) => self.worker_input(peer, WorkerInput::Prepared { connection, hints }),
+                    _ => self.client_input(peer, ClientInput::Prepared { connection, hints }),
                 }
             }
-            Happening::LinkUp((peer, link)) => {
+            Happening::Connected((peer, connection)) => {
+                if !self.wired.contains_key(&(peer, connection)) {
+                    return;
+                }
                 let path = LinkPath::Memory;
                 match &self.places[peer].machine {
-                    Machine::Worker(_) => self.worker_input(peer, WorkerInput::LinkUp { link, path }),
-                    _ => self.client_input(peer, ClientInput::LinkUp { link, path }),
+                    Machine::Worker(_) => self.worker_input(peer, WorkerInput::Connected { connection, path }),
+                    _ => self.client_input(peer, ClientInput::Connected { connection, path }),
+                }
+                if !self.carries.contains_key(&(peer, connection)) {
+                    self.abandon((peer, connection));
                 }
             }
-            Happening::LinkDown((peer, link), error) => match &self.places[peer].machine {
-                Machine::Worker(_) => self.worker_input(peer, WorkerInput::LinkDown { link, error }),
-                _ => self.client_input(peer, ClientInput::LinkDown { link, error }),
-            },
-            Happening::ToWorker(wire, (peer, link), bytes) => {
-                if !self.wires[wire].cut {
-                    let items = record::items(&bytes).collect::<Result<_, _>>().unwrap();
-                    self.worker_input(peer, WorkerInput::Items { link, items });
-                }
-            }
-            Happening::ToClient(wire, (peer, link), bytes) => {
-                if !self.wires[wire].cut {
-                    let items: Vec<ToClient> = record::items(&bytes).collect::<Result<_, _>>().unwrap();
-                    let granted: i64 =
-                        items.iter().map(|item| if let ToClient::Credit(n) = item { i64::from(*n) } else { 0 }).sum();
-                    *self.credits.entry((peer, link)).or_default() += granted;
-                    self.client_input(peer, ClientInput::Items { link, items });
-                }
-            }
+            Happening::Disconnected(plug, error) => self.disconnected(plug, error),
+            Happening::Record(wire, plug, bytes) => self.on_record(wire, plug, &bytes),
             Happening::Ended(end, attempt, ended) => self.end_attempt(end, attempt, ended),
             Happening::NobodyCame(key) => {
                 if let Some(dial) = self.dials.remove(&key) {
                     let error = LinkError::Unreachable("nobody came".to_owned());
-                    self.happen(Happening::LinkDown(dial.end, error));
+                    self.disconnected(dial.plug, error);
                 }
             }
         }
@@ -594,10 +618,19 @@ impl World {
         for output in out {
             match output {
                 WorkerOutput::Publish(line) => self.publish(peer, line),
-                WorkerOutput::Prepare(link) => self.later(LINK_LATENCY, Happening::Prepared((peer, link))),
-                WorkerOutput::Connect(link, plan) => self.dial((peer, link), *plan),
+                WorkerOutput::Prepare(connection) => self.later(LINK_LATENCY, Happening::Prepared((peer, connection))),
+                WorkerOutput::Connect(connection, plan) => self.dial((peer, connection), *plan),
+                WorkerOutput::Attach { link, connection, open, resumes } => {
+                    self.attach((peer, link), (peer, connection), open, resumes);
+                }
+                WorkerOutput::Abandon(connection) => self.abandon((peer, connection)),
                 WorkerOutput::Close(link) => self.close((peer, link)),
-                WorkerOutput::Send(link, item) => self.send((peer, link), &item, Happening::ToClient),
+                WorkerOutput::Send(link, item) => {
+                    if let Some(Link { side: Side::Worker(stream), .. }) = self.links.get_mut(&(peer, link)) {
+                        stream.push(item).unwrap();
+                        self.flush((peer, link));
+                    }
+                }
                 WorkerOutput::Stage(link, submit) => {
                     let known =
                         self.staged.insert(((peer, link), submit.attempt), (submit.task.cpus(), time_of(&submit.task)));
@@ -626,14 +659,21 @@ impl World {
         for output in out {
             match output {
                 ClientOutput::Publish(line) => self.publish(peer, line),
-                ClientOutput::Prepare(link) => self.later(LINK_LATENCY, Happening::Prepared((peer, link))),
-                ClientOutput::Connect(link, plan) => self.dial((peer, link), *plan),
+                ClientOutput::Prepare(connection) => self.later(LINK_LATENCY, Happening::Prepared((peer, connection))),
+                ClientOutput::Connect(connection, plan) => self.dial((peer, connection), *plan),
+                ClientOutput::Attach { link, connection, open, resumes } => {
+                    self.attach((peer, link), (peer, connection), open, resumes);
+                }
+                ClientOutput::Abandon(connection) => self.abandon((peer, connection)),
                 ClientOutput::Close(link) => self.close((peer, link)),
                 ClientOutput::Send(link, item) => {
                     if matches!(item, ToWorker::Submit(_)) {
                         *self.credits.entry((peer, link)).or_default() -= 1;
                     }
-                    self.send((peer, link), &item, Happening::ToWorker);
+                    if let Some(Link { side: Side::Client(stream), .. }) = self.links.get_mut(&(peer, link)) {
+                        stream.push(item).unwrap();
+                        self.flush((peer, link));
+                    }
                 }
                 ClientOutput::Attempt { task, attempt, .. } => {
                     let known = self.attempts.insert((peer, attempt), task);
@@ -651,51 +691,150 @@ impl World {
     }
 
     /// Both sides dial by transit key; only the two halves of one session meet.
-    fn dial(&mut self, end: End, plan: ConnectPlan) {
+    fn dial(&mut self, plug: Plug, plan: ConnectPlan) {
         let (key, binding, role) = (plan.transit_key.0, plan.session.channel_binding(), plan.role);
         if self.refuse_links {
             let error = LinkError::Unreachable("a wall".to_owned());
-            self.later(LINK_LATENCY, Happening::LinkDown(end, error));
+            self.later(LINK_LATENCY, Happening::Disconnected(plug, error));
             return;
         }
         let Some(other) = self.dials.remove(&key) else {
-            self.dials.insert(key, Dial { end, binding, role });
+            self.dials.insert(key, Dial { plug, binding, role });
             self.later(p2p_proto::limits::SETUP_TIMEOUT, Happening::NobodyCame(key));
             return;
         };
         assert_eq!(other.binding, binding, "I-08: two sessions met");
         assert_ne!(other.role, role);
         let wire = self.wires.len();
-        self.wires.push(Wire { ends: [end, other.end], cut: false });
-        for end in [end, other.end] {
-            self.wired.insert(end, wire);
-            self.wire_of.insert(end, wire);
-            self.later(LINK_LATENCY, Happening::LinkUp(end));
+        self.wires.push(Wire { plugs: [plug, other.plug], cut: false });
+        for plug in [plug, other.plug] {
+            self.wired.insert(plug, wire);
+            self.later(LINK_LATENCY, Happening::Connected(plug));
         }
+    }
+
+    fn attach(&mut self, end: End, plug: Plug, open: Open, resumes: bool) {
+        let wire = &self.wires[self.wired[&plug]];
+        let other = wire.plugs.into_iter().find(|other| *other != plug).unwrap();
+        self.others.insert(end, other.0);
+        let is_client = matches!(self.places[end.0].machine, Machine::Client(_));
+        if !resumes {
+            let side = if is_client { Side::Client(Stream::default()) } else { Side::Worker(Stream::default()) };
+            let fresh = self.links.insert(end, Link { side, carrier: None, closing: false });
+            assert!(fresh.is_none(), "{end:?} was there before");
+        }
+        let link = self.links.get_mut(&end).expect("what is resumed is there");
+        match &mut link.side {
+            Side::Client(stream) => stream.on_connected(open, resumes),
+            Side::Worker(stream) => stream.on_connected(open, resumes),
+        }
+        let before = link.carrier.replace(plug);
+        self.carries.insert(plug, end.1);
+        if let Some(before) = before {
+            self.abandon(before);
+        }
+        self.flush(end);
+    }
+
+    /// Ends a set-up or connection at once: only the other side hears of it.
+    fn abandon(&mut self, plug: Plug) {
+        self.dials.retain(|_, dial| dial.plug != plug);
+        self.unplug(plug);
+        if let Some(wire) = self.wired.remove(&plug) {
+            self.wires[wire].cut = true;
+            for other in self.wires[wire].plugs.into_iter().filter(|other| *other != plug) {
+                self.later(LINK_LATENCY, Happening::Disconnected(other, LinkError::Lost("abandoned".to_owned())));
+            }
+        }
+    }
+
+    /// A connection carries nothing any more.
+    fn unplug(&mut self, plug: Plug) {
+        let Some(of) = self.carries.remove(&plug) else { return };
+        let end = (plug.0, of);
+        let Some(link) = self.links.get_mut(&end).filter(|link| link.carrier == Some(plug)) else { return };
+        link.carrier = None;
+        match &mut link.side {
+            Side::Client(stream) => stream.on_disconnected(),
+            Side::Worker(stream) => stream.on_disconnected(),
+        }
+        if link.closing {
+            self.links.remove(&end);
+        }
+    }
+
+    fn disconnected(&mut self, plug: Plug, error: LinkError) {
+        let was_wired = self.wired.remove(&plug).is_some();
+        if !was_wired && self.carries.contains_key(&plug) {
+            return;
+        }
+        self.unplug(plug);
+        let (peer, connection) = plug;
+        match &self.places[peer].machine {
+            Machine::Worker(_) => self.worker_input(peer, WorkerInput::Disconnected { connection, error }),
+            _ => self.client_input(peer, ClientInput::Disconnected { connection, error }),
+        }
+    }
+
+    fn on_record(&mut self, wire: usize, plug: Plug, bytes: &[u8]) {
+        let peer = plug.0;
+        if self.wires[wire].cut || matches!(self.places[peer].machine, Machine::Gone) {
+            return;
+        }
+        let Some(&link) = self.carries.get(&plug) else { return };
+        let Some(entry) = self.links.get_mut(&(peer, link)).filter(|link| link.carrier == Some(plug)) else { return };
+        match &mut entry.side {
+            Side::Worker(stream) => {
+                let items = stream.on_record(bytes).unwrap();
+                self.worker_input(peer, WorkerInput::Items { link, items });
+            }
+            Side::Client(stream) => {
+                let items = stream.on_record(bytes).unwrap();
+                let granted: i64 =
+                    items.iter().map(|item| if let ToClient::Credit(n) = item { i64::from(*n) } else { 0 }).sum();
+                *self.credits.entry((peer, link)).or_default() += granted;
+                self.client_input(peer, ClientInput::Items { link, items });
+            }
+        }
+        self.flush((peer, link));
     }
 
     /// An orderly end: what was sent before still arrives.
     fn close(&mut self, end: End) {
-        self.dials.retain(|_, dial| dial.end != end);
-        let Some(wire) = self.wired.remove(&end) else { return };
-        for other in self.wires[wire].ends {
-            self.wired.remove(&other);
-            self.later(LINK_LATENCY, Happening::LinkDown(other, LinkError::Closed));
+        let Some(link) = self.links.get_mut(&end) else { return };
+        link.closing = true;
+        match link.carrier {
+            None => {
+                self.links.remove(&end);
+            }
+            Some(_) => self.flush(end),
         }
     }
 
-    fn send<T: Item>(&mut self, from: End, item: &T, happening: impl Fn(usize, End, Vec<u8>) -> Happening) {
-        let Some(&wire) = self.wired.get(&from) else { return };
-        let to = self.wires[wire].ends.into_iter().find(|end| *end != from).unwrap();
-        let mut bytes = Vec::new();
-        assert!(record::append(item, &mut bytes));
-        self.later(LINK_LATENCY, happening(wire, to, bytes));
+    /// Puts on the wire what may go.
+    fn flush(&mut self, end: End) {
+        let Some(link) = self.links.get_mut(&end) else { return };
+        let Some(plug) = link.carrier else { return };
+        let (records, drained) = match &mut link.side {
+            Side::Client(stream) => filled(stream),
+            Side::Worker(stream) => filled(stream),
+        };
+        let closed = drained && link.closing;
+        let Some(&wire) = self.wired.get(&plug) else { return };
+        let to = self.wires[wire].plugs.into_iter().find(|other| *other != plug).unwrap();
+        for record in records {
+            self.later(LINK_LATENCY, Happening::Record(wire, to, record));
+        }
+        if closed {
+            self.unplug(plug);
+            self.wired.remove(&plug);
+            self.later(LINK_LATENCY, Happening::Disconnected(to, LinkError::Closed));
+        }
     }
 
     fn run(&mut self, end: End, attempt: AttemptId) {
         let (cpus, time) = self.staged.remove(&(end, attempt)).expect("what runs was staged before");
-        let wire = &self.wires[self.wire_of[&end]];
-        let client = wire.ends.into_iter().find(|other| *other != end).unwrap().0;
+        let client = self.others[&end];
         if !self.forged.contains(&(client, attempt)) {
             let task = self.attempts[&(client, attempt)];
             self.tasks.get_mut(&(client, task)).unwrap().runs += 1;
@@ -705,10 +844,23 @@ impl World {
     }
 }
 
+/// Everything that a stream may send now, and whether nothing is left.
+fn filled<Out: Item, In: Item>(stream: &mut Stream<Out, In>) -> (Vec<Vec<u8>>, bool) {
+    let mut records = Vec::new();
+    loop {
+        let mut record = Vec::new();
+        stream.fill(&mut record).unwrap();
+        if record.is_empty() {
+            return (records, stream.is_drained());
+        }
+        records.push(record);
+    }
+}
+
 /// A worker with so many slots for these runtimes.
 pub(crate) fn offer(slots: u32, runtimes: &[&str]) -> WorkerOffer {
     let runtimes = runtimes.iter().map(|runtime| (*runtime).to_owned()).collect();
-    WorkerOffer { offer: Offer { slots, runtimes, ..Offer::default() }, allow: None }
+    WorkerOffer { offer: Offer { slots, runtimes, ..Offer::default() }, allow: None, weights: Default::default() }
 }
 
 /// A task for the runtime `r` that runs so long.

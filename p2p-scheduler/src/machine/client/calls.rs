@@ -17,24 +17,24 @@ use p2p_proto::link::{ConnectPlan, Hints, LinkError};
 
 use super::tasks::ClassId;
 use super::{BoardState, ClientMachine, ClientOutput, ClientReport, Needs};
-use crate::LinkId;
 use crate::machine::directory::Present;
 use crate::machine::speaker::Speaker;
 use crate::machine::{Now, earliest};
+use crate::{ConnectionId, LinkId};
 
 /// After a failed call or a broken link, the same worker is called again after this long, doubled each time.
 const CALL_AGAIN: Duration = Duration::from_secs(1);
 /// The longest time between two calls of one worker.
 const CALL_AGAIN_MAX: Duration = Duration::from_secs(60);
-/// Every link is a first connection: a broken one is not continued yet (L-05).
-const FIRST_EPOCH: u32 = 1;
+/// A call that is to bring a link back is given up after this long, whatever it waits for: another one follows.
+const CALL_BACK_WITHIN: Duration = Duration::from_secs(10);
 /// Answers that one call may get which do not verify, before they are ignored unseen: each costs curve arithmetic.
 const FORGED_ANSWERS: u32 = 8;
 
 /// Calls under way, and workers that failed lately.
 #[derive(Debug)]
 pub(super) struct Calls {
-    under_way: BTreeMap<LinkId, UnderWay>,
+    under_way: BTreeMap<ConnectionId, UnderWay>,
     failures: HashMap<ProcessKey, Failures>,
     /// The moments in `failures`, the next one first.
     retries: BTreeSet<(Duration, ProcessKey)>,
@@ -45,8 +45,13 @@ pub(super) struct Calls {
 }
 
 #[derive(Debug)]
-struct UnderWay {
-    worker: Present,
+pub(super) struct UnderWay {
+    pub(super) worker: Present,
+    /// The link that is to be brought back; a new one otherwise.
+    pub(super) link: Option<LinkId>,
+    /// Its counter, once it has one.
+    pub(super) setup: SetupId,
+    since: Duration,
     stage: Stage,
 }
 
@@ -94,14 +99,20 @@ impl Calls {
         self.exhausted = None;
     }
 
-    pub(super) fn on_linked(&mut self, link: LinkId) -> Option<Present> {
-        self.under_way.remove(&link).map(|call| call.worker)
+    /// A call has become a connection or failed.
+    pub(super) fn on_settled(&mut self, connection: ConnectionId) -> Option<UnderWay> {
+        self.under_way.remove(&connection)
     }
 
-    pub(super) fn on_failed(&mut self, now: Now, link: LinkId) -> Option<Present> {
-        let call = self.under_way.remove(&link)?;
-        self.on_broken(now, call.worker.verified.keys.process);
-        Some(call.worker)
+    /// Gives up the calls that were to bring this link back.
+    pub(super) fn give_up(&mut self, link: LinkId) -> Vec<ConnectionId> {
+        let given_up = self.under_way.extract_if(.., |_, call| call.link == Some(link));
+        given_up.map(|(connection, _)| connection).collect()
+    }
+
+    /// Whether a call is under way that is to bring this link back.
+    pub(super) fn calls_back(&self, link: LinkId) -> bool {
+        self.under_way.values().any(|call| call.link == Some(link))
     }
 
     /// A call or link to this worker failed: the next one waits.
@@ -138,16 +149,18 @@ impl Calls {
         }
     }
 
-    pub(super) fn ids(&self) -> Vec<LinkId> {
+    pub(super) fn ids(&self) -> Vec<ConnectionId> {
         self.under_way.keys().copied().collect()
     }
 
+    /// Calls of workers to which there is no link.
     pub(super) fn len(&self) -> usize {
-        self.under_way.len()
+        self.workers().count()
     }
 
+    /// Workers to which there is no link, and which are called.
     pub(super) fn workers(&self) -> impl Iterator<Item = &Present> {
-        self.under_way.values().map(|call| &call.worker)
+        self.under_way.values().filter(|call| call.link.is_none()).map(|call| &call.worker)
     }
 
     fn is_calling(&self, process: ProcessKey) -> bool {
@@ -171,10 +184,11 @@ impl Calls {
 
     pub(super) fn wake_at(&self) -> Option<Duration> {
         let resend = self.under_way.values().filter_map(|call| match &call.stage {
-            Stage::Calling(asked) => asked.next_resend().or(Some(asked.deadline())),
+            Stage::Calling(asked) => asked.next_resend(),
             _ => None,
         });
-        earliest([resend.min(), self.retries.first().map(|(at, _)| *at)])
+        let deadline = self.under_way.values().filter_map(UnderWay::deadline);
+        earliest([resend.min(), deadline.min(), self.retries.first().map(|(at, _)| *at)])
     }
 }
 
@@ -189,9 +203,16 @@ impl Asked {
     fn next_resend(&self) -> Option<Duration> {
         limits::CONNECT_RESENDS.get(self.resent).map(|after| self.since + *after)
     }
+}
 
-    fn deadline(&self) -> Duration {
-        self.since + limits::SETUP_TIMEOUT / 2
+impl UnderWay {
+    /// When nobody will answer any more.
+    fn deadline(&self) -> Option<Duration> {
+        match &self.stage {
+            _ if self.link.is_some() => Some(self.since + CALL_BACK_WITHIN),
+            Stage::Calling(asked) => Some(asked.since + limits::SETUP_TIMEOUT / 2),
+            _ => None,
+        }
     }
 }
 
@@ -200,9 +221,13 @@ impl ClientMachine {
     pub(super) fn call_workers(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
         self.give_up_calls(now, out);
         self.calls.on_time(now);
-        if self.board != BoardState::Up || !self.admission.is_member(now) {
+        if self.board != BoardState::Up {
             return;
         }
+        if !self.admission.is_member(now) {
+            return self.workers.put_off_calls(now);
+        }
+        self.call_back(now, out);
         while self.workers.len() + self.calls.len() < limits::CLIENT_LINKS && self.lacks_slots() {
             let lacking = self.lacking();
             if self.calls.exhausted.as_ref().is_some_and(|exhausted| lacking.is_subset(exhausted)) {
@@ -212,10 +237,48 @@ impl ClientMachine {
                 self.calls.exhausted = Some(lacking);
                 return;
             };
-            let link = self.new_link_id();
-            self.calls.under_way.insert(link, UnderWay { worker, stage: Stage::Preparing });
-            out.push(ClientOutput::Prepare(link));
+            self.call(now, worker, None, out);
         }
+    }
+
+    /// Begins a set-up: for a new link, or to bring one back.
+    fn call(&mut self, now: Now, worker: Present, link: Option<LinkId>, out: &mut Vec<ClientOutput>) {
+        let connection = self.new_connection_id();
+        let call = UnderWay { worker, link, setup: SetupId(0), since: now.at, stage: Stage::Preparing };
+        self.calls.under_way.insert(connection, call);
+        out.push(ClientOutput::Prepare(connection));
+    }
+
+    /// Calls workers whose links have no connection (L-05).
+    fn call_back(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
+        let due = self.workers.iter().filter(|(_, worker)| worker.carrier.is_to_be_called(now));
+        let due: Vec<_> = due.map(|(link, worker)| (link, worker.present.clone())).collect();
+        for (link, worker) in due {
+            if let Some(worker) = self.workers.get_mut(link) {
+                worker.carrier.on_call();
+            }
+            if !self.calls.calls_back(link) {
+                self.call(now, worker, Some(link), out);
+            }
+        }
+    }
+
+    /// A call came to nothing. Says so, unless it was to bring a link back: that goes on until its grace is over.
+    pub(super) fn on_call_failed(&mut self, now: Now, call: UnderWay, why: String, out: &mut Vec<ClientOutput>) {
+        if let Some(link) = call.link {
+            if let Some(worker) = self.workers.get_mut(link) {
+                worker.carrier.on_call_failed(now);
+            }
+            return;
+        }
+        self.calls.on_broken(now, call.worker.verified.keys.process);
+        out.push(ClientOutput::Report(ClientReport::CallFailed { worker: call.worker.name, why }));
+    }
+
+    /// Ends a set-up that this side cannot go on with.
+    fn abandon(&mut self, now: Now, connection: ConnectionId, error: LinkError, out: &mut Vec<ClientOutput>) {
+        out.push(ClientOutput::Abandon(connection));
+        self.on_disconnected(now, connection, error, out);
     }
 
     /// Whether more slots, of whomever, would let more of the unfinished tasks run.
@@ -265,43 +328,40 @@ impl ClientMachine {
     pub(super) fn on_prepared(
         &mut self,
         now: Now,
-        link: LinkId,
+        connection: ConnectionId,
         hints: Result<Hints, LinkError>,
         out: &mut Vec<ClientOutput>,
     ) {
         let hints = match hints {
             Ok(hints) => hints,
-            Err(error) => {
-                out.push(ClientOutput::Close(link));
-                return self.on_link_down(now, link, error, out);
-            }
+            Err(error) => return self.abandon(now, connection, error, out),
         };
         let entropy = self.entropy();
         let Some(credentials) = self.admission.credentials(&self.me, now).cloned() else {
-            out.push(ClientOutput::Close(link));
             let error = LinkError::Misuse("this process is no member any more".to_owned());
-            return self.on_link_down(now, link, error, out);
+            return self.abandon(now, connection, error, out);
         };
-        let Some(callee) = self.calls.under_way.get(&link).map(|call| call.worker.verified.keys) else {
-            out.push(ClientOutput::Close(link));
+        let Some(call) = self.calls.under_way.get(&connection) else {
+            out.push(ClientOutput::Abandon(connection));
             return;
         };
+        let callee = call.worker.verified.keys;
+        let carrier = call.link.and_then(|link| self.workers.get_mut(link)).map(|worker| &mut worker.carrier);
         let parties = Parties { cluster: self.me.cluster.clone(), caller: self.me.keys(), callee };
         self.calls.next_setup += 1;
         let setup = SetupId(self.calls.next_setup);
-        let payload = Call { credentials, epoch: FIRST_EPOCH, link: setup, setup, hints }.to_cbor();
+        let (link, epoch) = carrier.map_or((setup, 1), |carrier| (carrier.number, carrier.next_epoch()));
+        let payload = Call { credentials, epoch, link, setup, hints }.to_cbor();
         let started = Calling::start(&parties, &self.me.secret, &payload, entropy);
         let noise = match started {
             Ok((_, noise)) => noise,
-            Err(fault) => {
-                out.push(ClientOutput::Close(link));
-                return self.on_link_down(now, link, LinkError::Misuse(fault.to_string()), out);
-            }
+            Err(fault) => return self.abandon(now, connection, LinkError::Misuse(fault.to_string()), out),
         };
         let connect = Connect { caller: parties.caller, callee, setup, version: p2p_proto::VERSION, noise };
         let line = self.speaker.line(now, Message::Connect(connect));
         let asked = Asked { setup, parties, payload, entropy, line: line.clone(), since: now.at, resent: 0, forged: 0 };
-        if let Some(call) = self.calls.under_way.get_mut(&link) {
+        if let Some(call) = self.calls.under_way.get_mut(&connection) {
+            call.setup = setup;
             call.stage = Stage::Calling(Box::new(asked));
         }
         let mut lines = Vec::new();
@@ -313,7 +373,7 @@ impl ClientMachine {
         if ready.caller != self.process() {
             return;
         }
-        let Some((link, asked)) = self.asked(ready.callee, ready.setup) else { return };
+        let Some((connection, asked)) = self.asked(ready.callee, ready.setup) else { return };
         if asked.forged >= FORGED_ANSWERS {
             return;
         }
@@ -324,33 +384,32 @@ impl ClientMachine {
             .and_then(|(session, answer)| Ok((session, Answer::from_cbor(&answer)?)));
         // Whoever sent it, it is no answer to this call: the right one may still come.
         let Ok((session, answer)) = finished else { return };
-        self.connect(link, session, answer, out);
+        self.connect(connection, session, answer, out);
     }
 
-    fn connect(&mut self, link: LinkId, session: Session, answer: Answer, out: &mut Vec<ClientOutput>) {
-        if let Some(call) = self.calls.under_way.get_mut(&link) {
+    fn connect(&mut self, connection: ConnectionId, session: Session, answer: Answer, out: &mut Vec<ClientOutput>) {
+        if let Some(call) = self.calls.under_way.get_mut(&connection) {
             call.stage = Stage::Connecting;
         }
         let plan = ConnectPlan { role: Role::Client, transit_key: answer.transit_key, theirs: answer.hints, session };
-        out.push(ClientOutput::Connect(link, Box::new(plan)));
+        out.push(ClientOutput::Connect(connection, Box::new(plan)));
     }
 
     pub(super) fn on_refuse(&mut self, now: Now, refuse: &Refuse, out: &mut Vec<ClientOutput>) {
         if refuse.caller != self.process() {
             return;
         }
-        let Some((link, _)) = self.asked(refuse.callee, refuse.setup) else { return };
-        let Some(worker) = self.calls.on_failed(now, link) else { return };
-        out.push(ClientOutput::Close(link));
-        let why = words(refuse);
-        out.push(ClientOutput::Report(ClientReport::CallFailed { worker: worker.name, why }));
+        let Some((connection, _)) = self.asked(refuse.callee, refuse.setup) else { return };
+        let Some(call) = self.calls.on_settled(connection) else { return };
+        out.push(ClientOutput::Abandon(connection));
+        self.on_call_failed(now, call, words(refuse), out);
     }
 
     /// The call that expects an answer from `callee` to `setup`.
-    fn asked(&mut self, callee: ProcessKey, setup: SetupId) -> Option<(LinkId, &mut Asked)> {
-        self.calls.under_way.iter_mut().find_map(|(link, call)| match &mut call.stage {
+    fn asked(&mut self, callee: ProcessKey, setup: SetupId) -> Option<(ConnectionId, &mut Asked)> {
+        self.calls.under_way.iter_mut().find_map(|(connection, call)| match &mut call.stage {
             Stage::Calling(asked) if asked.setup == setup && asked.parties.callee.process == callee => {
-                Some((*link, asked.as_mut()))
+                Some((*connection, asked.as_mut()))
             }
             _ => None,
         })
@@ -358,19 +417,15 @@ impl ClientMachine {
 
     /// Nobody answered: the worker is gone, or the board lost every line.
     fn give_up_calls(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
-        let silent: Vec<LinkId> = self
-            .calls
-            .under_way
-            .iter()
-            .filter(|(_, call)| matches!(&call.stage, Stage::Calling(asked) if asked.deadline() <= now.at))
-            .map(|(link, _)| *link)
-            .collect();
-        for link in silent {
-            let Some(worker) = self.calls.on_failed(now, link) else { continue };
-            self.directory.remove(worker.verified.keys.process);
-            out.push(ClientOutput::Close(link));
+        let is_over = |call: &UnderWay| call.deadline().is_some_and(|at| at <= now.at);
+        let silent: Vec<_> = self.calls.under_way.extract_if(.., |_, call| is_over(call)).collect();
+        for (connection, call) in silent {
+            if call.link.is_none() {
+                self.directory.remove(call.worker.verified.keys.process);
+            }
+            out.push(ClientOutput::Abandon(connection));
             let why = "it did not answer; it may have left without a word".to_owned();
-            out.push(ClientOutput::Report(ClientReport::CallFailed { worker: worker.name, why }));
+            self.on_call_failed(now, call, why, out);
         }
     }
 }
@@ -382,7 +437,7 @@ impl Present {
 
     /// Whether what it offers suffices, as far as it said.
     pub(super) fn could_run(&self, needs: &Needs) -> bool {
-        self.offer.as_ref().is_some_and(|offer| offer.runtimes.contains(&needs.runtime) && offer.slots >= needs.cpus)
+        self.offer.as_ref().is_some_and(|offer| needs.fit(offer.slots, offer))
     }
 }
 

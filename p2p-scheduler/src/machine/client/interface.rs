@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use p2p_proto::board::{BoardError, BoardEvent, Line};
 use p2p_proto::ids::{AttemptId, MachineKey, PeerName, TaskId};
-use p2p_proto::link::item::Finished;
+use p2p_proto::link::item::{Finished, Open};
 use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, ToClient, ToWorker};
 use p2p_proto::task::{Content, Ended, TaskSpec};
 use p2p_proto::trust::Membership;
 
 use super::super::admission::AdmissionEvent;
-use crate::LinkId;
+use crate::{ConnectionId, LinkId};
 
 /// What reaches the client machine.
 #[derive(Debug)]
@@ -20,25 +20,27 @@ pub enum ClientInput {
     /// The answer to [`ClientOutput::Prepare`].
     Prepared {
         /// Which set-up.
-        link: LinkId,
+        connection: ConnectionId,
         /// This side's hints.
         hints: Result<Hints, LinkError>,
     },
-    /// The answer to [`ClientOutput::Connect`]: the link is there.
-    LinkUp {
+    /// The answer to [`ClientOutput::Connect`]: the connection is there, and waits for [`ClientOutput::Attach`] or [`ClientOutput::Abandon`], one of
+    /// which is among this input's outputs.
+    Connected {
         /// Which.
-        link: LinkId,
+        connection: ConnectionId,
         /// Which way it goes.
         path: LinkPath,
     },
-    /// A set-up failed, or a link ended.
-    LinkDown {
+    /// A set-up failed, or a connection ended that carried a link.
+    Disconnected {
         /// Which.
-        link: LinkId,
+        connection: ConnectionId,
         /// Why.
         error: LinkError,
     },
-    /// Items of one record; `Data` and `Taken` go past the machine.
+    /// Items of one record, as the link's stream hands them out: `Open` is the first of each connection. `Data`, `Taken` and `Ack` go past
+    /// the machine.
     Items {
         /// From which link.
         link: LinkId,
@@ -49,6 +51,13 @@ pub enum ClientInput {
     Submit(Vec<(TaskId, TaskSpec)>),
     /// End this task.
     Cancel(TaskId),
+    /// The output of this live attempt, which the task's reader does not see, waits for room.
+    Crowded {
+        /// Which task.
+        task: TaskId,
+        /// Which attempt.
+        attempt: AttemptId,
+    },
     /// Link to every worker there is, to learn about it.
     Survey,
     /// The moment of `wake_at`.
@@ -63,12 +72,25 @@ pub enum ClientOutput {
     /// Say this on the board.
     Publish(Line),
     /// Start a set-up with the transport.
-    Prepare(LinkId),
+    Prepare(ConnectionId),
     /// Connect it.
-    Connect(LinkId, Box<ConnectPlan>),
-    /// End a link or set-up in order; no `LinkDown` is expected for it.
+    Connect(ConnectionId, Box<ConnectPlan>),
+    /// This connection carries the link from now on; whatever carried it before ends at once, and no `Disconnected` follows for that.
+    Attach {
+        /// Which link; new, unless it resumes.
+        link: LinkId,
+        /// Which connection.
+        connection: ConnectionId,
+        /// Its first item; where the link resumes, the stream adds what it has received.
+        open: Open,
+        /// Whether the stream of the connections before goes on (L-05).
+        resumes: bool,
+    },
+    /// End a set-up or connection at once; no `Disconnected` follows.
+    Abandon(ConnectionId),
+    /// Send what waits, end the link in order, and forget it. Without a connection it is forgotten at once. No `Disconnected` follows.
     Close(LinkId),
-    /// Send this to a worker.
+    /// Send this to a worker, now or when the link has a connection again.
     Send(LinkId, ToWorker),
     /// The task's attempt was sent: its streamed content may follow, and its data will come.
     Attempt {
@@ -99,6 +121,8 @@ pub enum ClientOutput {
     Note {
         /// Which task.
         task: TaskId,
+        /// Which attempt says it.
+        attempt: AttemptId,
         /// The words.
         text: String,
     },
@@ -133,8 +157,9 @@ pub enum Outcome {
         worker: PeerName,
         /// How that link ended.
         error: LinkError,
-        /// Times that it was lost, this one included.
-        losses: u32,
+        /// Workers that were lost while it ran there, or may have, and never came back; empty for a task that starts only once and whose
+        /// last worker gave it up.
+        losses: Vec<PeerName>,
     },
 }
 
@@ -161,6 +186,29 @@ pub enum ClientReport {
     Admission(AdmissionEvent),
     /// A worker is linked.
     Linked {
+        /// Which.
+        worker: PeerName,
+        /// Which way.
+        path: LinkPath,
+    },
+    /// A worker's link has lost its connection. It is called again, and its tasks go on there meanwhile (L-06).
+    Broken {
+        /// Which.
+        worker: PeerName,
+        /// Why.
+        error: LinkError,
+        /// Tasks that it has.
+        tasks: usize,
+    },
+    /// A worker's link has been without a connection for so long that its tasks start elsewhere too, if they may.
+    Elsewhere {
+        /// Which worker.
+        worker: PeerName,
+        /// How many tasks.
+        tasks: usize,
+    },
+    /// A worker's link goes on over a new connection.
+    Resumed {
         /// Which.
         worker: PeerName,
         /// Which way.

@@ -3,9 +3,14 @@
 //! A task waits in the queue of its needs until a worker that fits has granted a credit; workers with a free slot come first, then
 //! those that queue. Each submitted task ends in exactly one [`Outcome`] (I-01).
 
+mod assignment;
 mod calls;
 mod interface;
+mod links;
+mod needs;
+mod state;
 mod status;
+mod stragglers;
 mod tasks;
 mod workers;
 
@@ -13,10 +18,8 @@ use std::time::Duration;
 
 use p2p_proto::board::message::{Hello, Seek};
 use p2p_proto::board::{BoardError, BoardEvent, Envelope, Line, Message};
-use p2p_proto::ids::{MachineKey, PeerName, ProcessKey, TaskId};
-use p2p_proto::link::item::{Open, Returned, Submit};
-use p2p_proto::link::{LinkError, LinkPath, ToClient, ToWorker};
-use p2p_proto::task::TaskSpec;
+use p2p_proto::ids::{MachineKey, PeerName, ProcessKey};
+use p2p_proto::link::{ToClient, ToWorker};
 use p2p_proto::trust::Membership;
 use p2p_proto::{VERSION, limits};
 use rand_chacha::ChaCha20Rng;
@@ -24,14 +27,17 @@ use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 use self::calls::Calls;
 pub use self::interface::{ClientInput, ClientOutput, ClientReport, Outcome};
+pub use self::needs::Needs;
+pub use self::state::{Stays, TaskState};
 pub use self::status::{Status, Waiting, WorkerStatus};
-use self::tasks::{Lost, Place, Tasks};
+use self::stragglers::Stragglers;
+use self::tasks::Tasks;
 use self::workers::Workers;
 use super::admission::{Admission, AdmissionEvent};
 use super::directory::Directory;
 use super::speaker::Speaker;
 use super::{Me, Now, earliest};
-use crate::LinkId;
+use crate::{ConnectionId, LinkId};
 
 /// The first search is repeated after this long while tasks wait, doubled each time up to [`SEEK_AGAIN_MAX`].
 const SEEK_AGAIN: Duration = Duration::from_secs(1);
@@ -53,7 +59,11 @@ pub struct ClientMachine {
     calls: Calls,
     workers: Workers,
     tasks: Tasks,
+    stragglers: Stragglers,
     next_link: u64,
+    next_connection: u64,
+    /// How long a link without a connection is waited for.
+    grace: Duration,
     board: BoardState,
     surveying: bool,
     seek_at: Option<Duration>,
@@ -87,7 +97,10 @@ impl ClientMachine {
             directory: Directory::default(),
             workers: Workers::default(),
             tasks: Tasks::default(),
+            stragglers: Stragglers::default(),
             next_link: 0,
+            next_connection: 0,
+            grace: limits::GRACE,
             board: BoardState::Joining,
             surveying: false,
             seek_at: None,
@@ -98,13 +111,19 @@ impl ClientMachine {
         }
     }
 
+    /// Waits so long for a link without a connection before its tasks are lost (L-06), [`limits::GRACE`] by default; a worker may wait for less.
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
     /// Takes one input.
     pub fn handle(&mut self, now: Now, input: ClientInput, out: &mut Vec<ClientOutput>) {
         match input {
             ClientInput::Board(event) => self.on_board(now, event, out),
-            ClientInput::Prepared { link, hints } => self.on_prepared(now, link, hints, out),
-            ClientInput::LinkUp { link, path } => self.on_link_up(now, link, path, out),
-            ClientInput::LinkDown { link, error } => self.on_link_down(now, link, error, out),
+            ClientInput::Prepared { connection, hints } => self.on_prepared(now, connection, hints, out),
+            ClientInput::Connected { connection, path } => self.on_connected(now, connection, path, out),
+            ClientInput::Disconnected { connection, error } => self.on_disconnected(now, connection, error, out),
             ClientInput::Items { link, items } => {
                 for item in items {
                     self.on_item(now, link, item, out);
@@ -122,6 +141,7 @@ impl ClientMachine {
                 self.seek_if_quiet(now);
             }
             ClientInput::Cancel(task) => self.on_cancel(task, out),
+            ClientInput::Crowded { task, attempt } => self.on_crowded(task, attempt, out),
             ClientInput::Survey => {
                 self.surveying = true;
                 self.calls.look_again();
@@ -134,12 +154,6 @@ impl ClientMachine {
             self.assign(now, out);
             self.call_workers(now, out);
             self.on_time(now, out);
-        }
-    }
-
-    fn on_submit(&mut self, id: TaskId, spec: TaskSpec) {
-        if self.tasks.add(id, spec).is_some() {
-            self.workers.on_class(&self.tasks);
         }
     }
 
@@ -156,10 +170,11 @@ impl ClientMachine {
                     self.seek_at,
                     self.hello_at,
                     self.calls.wake_at(),
+                    self.workers.call_at(),
                 ])
             })
             .flatten();
-        earliest([board, self.workers.wake_at()])
+        earliest([board, self.workers.wake_at(), self.stragglers.wake_at()])
     }
 
     fn on_board(&mut self, now: Now, event: BoardEvent, out: &mut Vec<ClientOutput>) {
@@ -172,6 +187,7 @@ impl ClientMachine {
                 out.extend(lines.into_iter().map(ClientOutput::Publish));
                 self.hello_at = Some(now.at + self.speaker.spread(self.rng.next_u32()));
                 self.calls.look_again();
+                self.workers.call_again_at(now.at);
                 self.seek_soon(now);
             }
             BoardEvent::Line(line) => {
@@ -252,6 +268,7 @@ impl ClientMachine {
     /// What is due by now.
     fn on_time(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
         self.ping(now, out);
+        self.on_broken_links(now, out);
         if self.board != BoardState::Up {
             return;
         }
@@ -318,98 +335,19 @@ impl ClientMachine {
         self.seek_again = (self.seek_again * 2).min(SEEK_AGAIN_MAX);
     }
 
-    fn on_link_up(&mut self, now: Now, link: LinkId, path: LinkPath, out: &mut Vec<ClientOutput>) {
-        let Some(present) = self.calls.on_linked(link) else {
-            out.push(ClientOutput::Close(link));
-            return;
-        };
-        let open = Open {
-            version: VERSION,
-            name: self.me.name.clone(),
-            capabilities: Vec::new(),
-            slots: 0,
-            received: None,
-            grace_s: 0,
-        };
-        out.push(ClientOutput::Send(link, ToWorker::Open(open)));
-        out.push(ClientOutput::Report(ClientReport::Linked { worker: present.name.clone(), path: path.clone() }));
-        self.workers.add(now, link, present, path, &self.tasks);
-    }
-
-    fn on_link_down(&mut self, now: Now, link: LinkId, error: LinkError, out: &mut Vec<ClientOutput>) {
-        if let Some(failed) = self.calls.on_failed(now, link) {
-            let why = format!("no connection came about: {error}");
-            out.push(ClientOutput::Report(ClientReport::CallFailed { worker: failed.name, why }));
-            return;
-        }
-        self.drop_worker(now, link, error, out);
-    }
-
-    /// A link is gone: its tasks start elsewhere, if they may (S-04).
-    fn drop_worker(&mut self, now: Now, link: LinkId, error: LinkError, out: &mut Vec<ClientOutput>) {
-        let Some(worker) = self.workers.remove(link) else { return };
-        let had_tasks = !worker.attempts.is_empty();
-        let mut again = 0;
-        // In the order in which the worker had them: it runs the first ones first.
-        let mut attempts: Vec<_> = worker.attempts.into_iter().collect();
-        attempts.sort_unstable();
-        for (at, (attempt, task)) in attempts.into_iter().enumerate() {
-            match self.tasks.on_lost(task, attempt, at < worker.slots as usize) {
-                Some(Lost::Again) => {
-                    again += 1;
-                    out.push(ClientOutput::Withdraw { task, attempt });
-                }
-                Some(Lost::Cancelled) => out.push(ClientOutput::Outcome(task, Outcome::Cancelled)),
-                None => {}
-                Some(Lost::Final { losses }) => {
-                    let (worker, error) = (worker.name.clone(), error.clone());
-                    out.push(ClientOutput::Outcome(task, Outcome::Lost { worker, error, losses }));
-                }
-            }
-        }
-        // Its hello may be as old as its death: it is called again only when tasks wait, and later each time.
-        self.calls.on_broken(now, worker.process);
-        if had_tasks || !matches!(error, LinkError::Closed) {
-            out.push(ClientOutput::Report(ClientReport::Unlinked { worker: worker.name, error, again }));
-        }
-        if self.tasks.queued() > 0 {
-            self.seek_soon(now);
-        }
-    }
-
     fn on_item(&mut self, now: Now, link: LinkId, item: ToClient, out: &mut Vec<ClientOutput>) {
         let Some(worker) = self.workers.get_mut(link) else { return };
         match item {
-            ToClient::Open(open) if !super::speaks(open.version) => {
-                out.push(ClientOutput::Close(link));
-                let fault = p2p_proto::error::ProtoError::Version { theirs: open.version };
-                self.drop_worker(now, link, LinkError::Broken(fault.to_string()), out);
-            }
-            ToClient::Open(open) => self.workers.on_open(link, open.slots.min(limits::SLOTS), &self.tasks),
+            ToClient::Open(open) => self.on_open(now, link, &open, out),
             ToClient::Credit(credits) => self.workers.on_credit(link, credits),
             ToClient::Revoke(credits) => self.workers.on_revoke(link, credits),
-            ToClient::Started(attempt) => {
-                if let Some(task) = worker.attempts.get(&attempt).copied()
-                    && self.tasks.on_started(task, attempt)
-                {
-                    out.push(ClientOutput::Started { task, attempt });
-                }
-            }
+            ToClient::Started(attempt) => self.on_started(now, link, attempt, out),
             ToClient::Note(note) => {
                 if let Some(task) = worker.attempts.get(&note.attempt).copied() {
-                    out.push(ClientOutput::Note { task, text: note.text });
+                    out.push(ClientOutput::Note { task, attempt: note.attempt, text: note.text });
                 }
             }
-            ToClient::Finished(finished) => {
-                let name = worker.name.clone();
-                worker.returns = 0;
-                self.calls.forget_failures(worker.process);
-                if let Some(task) = self.workers.on_ended(now, link, finished.attempt)
-                    && self.tasks.on_finished(task, finished.attempt)
-                {
-                    out.push(ClientOutput::Outcome(task, Outcome::Finished { worker: name, finished }));
-                }
-            }
+            ToClient::Finished(finished) => self.on_finished(now, link, finished, out),
             ToClient::Returned(returned) => self.on_returned(now, link, returned, out),
             ToClient::Draining => {
                 out.push(ClientOutput::Report(ClientReport::Draining(worker.name.clone())));
@@ -422,59 +360,8 @@ impl ClientMachine {
             ToClient::Pong(pong) => {
                 self.workers.on_pong(now, link, pong);
             }
-            ToClient::TooLate(_) | ToClient::Data(_) | ToClient::Taken(_) | ToClient::Standby(_) | ToClient::Ack(_) => {
-            }
-        }
-    }
-
-    fn on_returned(&mut self, now: Now, link: LinkId, returned: Returned, out: &mut Vec<ClientOutput>) {
-        let attempt = returned.attempt;
-        let Some(task) = self.workers.on_ended(now, link, attempt) else { return };
-        let never_takes = self.workers.on_returned(link, returned.why);
-        if never_takes && let Some(class) = self.tasks.class_of(task) {
-            self.workers.exclude(link, class, &self.tasks);
-            self.calls.look_again();
-        }
-        match self.tasks.on_returned(task, attempt) {
-            Some(Lost::Again) => out.push(ClientOutput::Withdraw { task, attempt }),
-            Some(Lost::Cancelled | Lost::Final { .. }) => out.push(ClientOutput::Outcome(task, Outcome::Cancelled)),
-            None => {}
-        }
-    }
-
-    fn on_cancel(&mut self, task: TaskId, out: &mut Vec<ClientOutput>) {
-        match self.tasks.cancel(task) {
-            Some(Place::Queued) => out.push(ClientOutput::Outcome(task, Outcome::Cancelled)),
-            Some(Place::Attempt { link, attempt }) => {
-                out.push(ClientOutput::Send(link, ToWorker::Cancel(attempt)));
-            }
-            None => {}
-        }
-    }
-
-    /// Gives waiting tasks to workers that granted credits, and tells workers what waits.
-    fn assign(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
-        let mut served = None;
-        // A class may empty itself meanwhile, so each is looked for behind the last one.
-        while let Some(class) = self.tasks.waiting_after(served) {
-            served = Some(class);
-            while let Some((task, once)) = self.tasks.front(class) {
-                let Some(link) = self.workers.best(class, once) else { break };
-                let Some(worker) = self.workers.get_mut(link) else { break };
-                let name = worker.name.clone();
-                let (attempt, spec) = self.tasks.start(task, link);
-                self.workers.on_submit(link, attempt, task);
-                // In this order: what streams in follows its `Submit`.
-                out.push(ClientOutput::Send(link, ToWorker::Submit(Submit { attempt, task: spec, alone: false })));
-                out.push(ClientOutput::Attempt { task, link, attempt, worker: name });
-            }
-        }
-        // Tells workers how much waits for them, where what they know is too far from that.
-        for link in self.workers.ids() {
-            let tasks = self.tasks.waiting_for(|class| self.workers.fits(link, class));
-            if let Some(want) = self.workers.want(now, link, tasks) {
-                out.push(ClientOutput::Send(link, ToWorker::Want(want)));
-            }
+            ToClient::TooLate(attempt) => self.workers.on_too_late(link, attempt),
+            ToClient::Data(_) | ToClient::Taken(_) | ToClient::Standby(_) | ToClient::Ack(_) => {}
         }
     }
 
@@ -486,8 +373,7 @@ impl ClientMachine {
         if !self.surveying {
             for link in self.workers.idle_since(now, limits::LINK_IDLE) {
                 out.push(ClientOutput::Send(link, ToWorker::Bye));
-                out.push(ClientOutput::Close(link));
-                self.workers.remove(link);
+                self.forget_link(link, out);
                 self.calls.look_again();
             }
         }
@@ -501,9 +387,8 @@ impl ClientMachine {
             out.push(ClientOutput::Send(link, ToWorker::Bye));
             out.push(ClientOutput::Close(link));
         }
-        for link in self.calls.ids() {
-            out.push(ClientOutput::Close(link));
-        }
+        out.extend(self.calls.ids().into_iter().map(ClientOutput::Abandon));
+        self.stragglers.clear();
         for task in self.tasks.drain() {
             out.push(ClientOutput::Outcome(task, Outcome::Cancelled));
         }
@@ -523,22 +408,12 @@ impl ClientMachine {
         LinkId(self.next_link)
     }
 
+    fn new_connection_id(&mut self) -> ConnectionId {
+        self.next_connection += 1;
+        ConnectionId(self.next_connection)
+    }
+
     fn process(&self) -> ProcessKey {
         self.me.secret.process_key()
-    }
-}
-
-/// What a task demands of a worker: tasks with the same needs wait in the same queue.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Needs {
-    /// The runtime.
-    pub runtime: String,
-    /// Slots that it takes.
-    pub cpus: u32,
-}
-
-impl Needs {
-    fn of(spec: &TaskSpec) -> Self {
-        Self { runtime: spec.runtime.clone(), cpus: spec.cpus() }
     }
 }

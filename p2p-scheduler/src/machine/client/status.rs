@@ -8,7 +8,8 @@ use p2p_proto::board::message::DenyReason;
 use p2p_proto::ids::{ClusterName, PeerName};
 use p2p_proto::link::LinkPath;
 
-use super::{BoardState, ClientMachine, HOST_AWAY};
+use super::workers::Worker;
+use super::{BoardState, ClientMachine, HOST_AWAY, Needs};
 use crate::machine::Now;
 
 /// A cluster as one client sees it.
@@ -65,12 +66,7 @@ pub enum Waiting {
     /// No worker is here.
     NoWorkers(ClusterName),
     /// Workers are here, none of which offers this.
-    Unoffered {
-        /// The runtime.
-        runtime: String,
-        /// The slots.
-        cpus: u32,
-    },
+    Unoffered(Needs),
     /// Links are being set up.
     Connecting(Vec<PeerName>),
     /// All workers have enough to do.
@@ -118,7 +114,6 @@ impl ClientMachine {
 
     /// Why tasks wait, if any do.
     pub fn waiting(&self, now: Now) -> Option<Waiting> {
-        let cluster = || self.me.cluster.clone();
         let mut waiting = self.tasks.waiting().peekable();
         if waiting.peek().is_none() && (!self.surveying || self.workers.len() > 0) {
             return None;
@@ -127,36 +122,51 @@ impl ClientMachine {
         if unserved.is_none() && self.tasks.queued() > 0 {
             return Some(Waiting::Busy { slots: self.workers.slots_for(self.tasks.waiting()) });
         }
-        let unserved = unserved.map(|class| self.tasks.needs(class));
-        Some(match &self.board {
-            BoardState::Joining => Waiting::Joining,
-            BoardState::Down(reason) => Waiting::BoardDown(reason.clone()),
-            BoardState::Misrouted => Waiting::Misrouted(cluster()),
-            BoardState::Failed(error) => Waiting::Failed(error.clone()),
-            BoardState::Up => {
-                let mut present = self.directory.present(now).peekable();
-                if let Some(why) = self.admission.denied(now) {
-                    Waiting::Denied(cluster(), why)
-                } else if !self.admission.is_member(now) {
-                    Waiting::Unsigned(cluster())
-                } else if self.calls.len() > 0 {
-                    Waiting::Connecting(self.calls.workers().map(|worker| worker.name.clone()).collect())
-                } else if present.peek().is_none() {
-                    Waiting::NoWorkers(cluster())
-                } else if let Some(needs) = unserved {
-                    // One that is linked and does not fit has said what it is: only others could still be asked.
-                    let offered = present
-                        .any(|(process, peer)| peer.could_run(needs) && self.workers.of_process(*process).is_none());
-                    if offered {
-                        Waiting::Connecting(Vec::new())
-                    } else {
-                        Waiting::Unoffered { runtime: needs.runtime.clone(), cpus: needs.cpus }
-                    }
-                } else {
-                    Waiting::Connecting(Vec::new())
-                }
-            }
-        })
+        Some(self.unserved(now, unserved.map(|class| self.tasks.needs(class))))
+    }
+
+    /// Why a task with these needs would wait if it were submitted now; `None` if it would start at once, as far as is known. Others may
+    /// be quicker.
+    pub fn prospect(&self, now: Now, needs: &Needs) -> Option<Waiting> {
+        let fitting = || self.workers.all().filter(|worker| worker.could_run(needs));
+        let free = |worker: &Worker| {
+            let (busy, queued) = worker.load.map_or((0, 0), |load| (load.busy, load.queued));
+            queued == 0 && worker.slots.saturating_sub(busy) >= needs.cpus
+        };
+        match fitting().map(|worker| worker.slots).fold(0, u32::saturating_add) {
+            0 => Some(self.unserved(now, Some(needs))),
+            _ if fitting().any(free) => None,
+            slots => Some(Waiting::Busy { slots }),
+        }
+    }
+
+    /// Why no linked worker takes such a task.
+    fn unserved(&self, now: Now, needs: Option<&Needs>) -> Waiting {
+        let cluster = || self.me.cluster.clone();
+        match &self.board {
+            BoardState::Joining => return Waiting::Joining,
+            BoardState::Down(reason) => return Waiting::BoardDown(reason.clone()),
+            BoardState::Misrouted => return Waiting::Misrouted(cluster()),
+            BoardState::Failed(error) => return Waiting::Failed(error.clone()),
+            BoardState::Up => {}
+        }
+        let mut present = self.directory.present(now).peekable();
+        if let Some(why) = self.admission.denied(now) {
+            Waiting::Denied(cluster(), why)
+        } else if !self.admission.is_member(now) {
+            Waiting::Unsigned(cluster())
+        } else if self.calls.len() > 0 {
+            Waiting::Connecting(self.calls.workers().map(|worker| worker.name.clone()).collect())
+        } else if present.peek().is_none() {
+            Waiting::NoWorkers(cluster())
+        } else if let Some(needs) = needs {
+            // One that is linked and does not fit has said what it is: only others could still be asked.
+            let offered =
+                present.any(|(process, peer)| peer.could_run(needs) && self.workers.of_process(*process).is_none());
+            if offered { Waiting::Connecting(Vec::new()) } else { Waiting::Unoffered(needs.clone()) }
+        } else {
+            Waiting::Connecting(Vec::new())
+        }
     }
 }
 
@@ -202,10 +212,7 @@ impl fmt::Display for Waiting {
             Self::NoWorkers(cluster) => {
                 write!(f, "no worker is in {cluster} now; a friend adds one with: p2p worker --cluster {cluster}")
             }
-            Self::Unoffered { runtime, cpus } if *cpus > 1 => {
-                write!(f, "no worker here offers the runtime {runtime} with {cpus} slots")
-            }
-            Self::Unoffered { runtime, .. } => write!(f, "no worker here offers the runtime {runtime}"),
+            Self::Unoffered(needs) => write!(f, "no worker here offers {needs}"),
             Self::Connecting(workers) if workers.is_empty() => {
                 write!(f, "a worker could not be reached; it is tried again")
             }

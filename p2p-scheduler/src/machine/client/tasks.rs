@@ -1,127 +1,142 @@
-//! The tasks of a client: which wait, which are under way, and how often each was lost (S-04).
+//! The tasks of a client: which wait, which are under way and where, and who is to blame when workers are lost (S-04).
+//!
+//! A task has at most one outcome, but may have several live attempts: one whose link is broken and one that was started elsewhere
+//! meanwhile (L-06), or one that straggles and its copy (S-05). The first outcome wins.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod attempt;
+mod class;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 
-use p2p_proto::ids::{AttemptId, TaskId};
+use p2p_proto::ids::{AttemptId, PeerName, ProcessKey, TaskId};
 use p2p_proto::limits;
 use p2p_proto::task::TaskSpec;
 
+pub(super) use self::attempt::Attempt;
+use self::attempt::Blame;
+pub(super) use self::class::{ClassId, Classes};
 use super::Needs;
+use super::state::Stays;
 use crate::LinkId;
-
-/// Tasks with the same [`Needs`] are one class and wait in one queue; this is its number. There are as many as a program has kinds of
-/// tasks, and they stay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct ClassId(pub(super) usize);
 
 /// All unfinished tasks.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     tasks: HashMap<TaskId, Task>,
-    classes: Vec<Class>,
-    by_needs: HashMap<Needs, ClassId>,
-    /// Classes of which tasks wait.
-    waiting: BTreeSet<ClassId>,
+    classes: Classes,
+    /// Classes of which tasks wait: those of higher priority first.
+    waiting: BTreeSet<(Reverse<i8>, ClassId)>,
     queued: usize,
     next_attempt: u64,
-}
-
-#[derive(Debug)]
-struct Class {
-    needs: Needs,
-    /// Those that wait, and some that were cancelled: they are skipped when their turn comes.
-    queue: VecDeque<TaskId>,
-    /// Those in `queue` that do wait.
-    waiting: usize,
-    unfinished: usize,
+    blame: Blame,
 }
 
 #[derive(Debug)]
 struct Task {
     spec: TaskSpec,
     class: ClassId,
-    place: Place,
-    started: bool,
+    queued: Queued,
     cancelled: bool,
-    losses: u32,
-    /// Times that it was lost when it may have run, without a word from its worker.
-    silent_losses: u32,
+    /// A copy of it would write more than can wait for its turn.
+    uncopied: bool,
+    attempts: Vec<Attempt>,
+    /// Workers that were lost while they ran it, or may have.
+    losses: Vec<(ProcessKey, PeerName)>,
 }
 
-/// Where a task is.
+/// Whether a task is in the queue of its class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// In the queue of its needs.
-    Queued,
-    /// With a worker.
-    Attempt {
-        /// By which link.
-        link: LinkId,
-        /// Under which id.
-        attempt: AttemptId,
-    },
+enum Queued {
+    No,
+    Yes,
+    /// For a copy of an attempt that straggles.
+    Copy,
 }
 
-/// What becomes of a task whose attempt ended without an outcome.
+/// The task whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lost {
+pub(super) struct Front {
+    pub(super) task: TaskId,
+    /// It goes to a free slot or nowhere: it may start only once, or must run alone.
+    pub(super) unqueued: bool,
+    /// It would be a copy of an attempt that goes on.
+    pub(super) copy: bool,
+}
+
+/// An attempt that begins.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) attempt: AttemptId,
+    pub(super) spec: TaskSpec,
+    /// Nothing else may run beside it: it was lost with its worker too often.
+    pub(super) alone: bool,
+}
+
+/// What becomes of a task one of whose attempts is over without an outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum After {
     /// It waits for another worker.
     Again,
+    /// Another attempt of it goes on.
+    GoesOn,
     /// It was cancelled meanwhile, and is over.
     Cancelled,
     /// It must not or will not be tried again, and is over.
-    Final {
-        /// Times that it was lost.
-        losses: u32,
+    Lost {
+        /// Workers that were lost with it.
+        losses: Vec<PeerName>,
     },
 }
 
-/// Silent losses of a task before it is given up.
-const SILENT_LOSSES: u32 = 10;
-/// Cancelled tasks that a queue may hold beyond as many as wait in it, before it is swept.
-const SWEEP: usize = 64;
+/// What becomes of a task that is to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cancelling {
+    /// It is over already: no worker that could answer has it.
+    pub(super) over: bool,
+    /// Whom to tell.
+    pub(super) attempts: Vec<(LinkId, AttemptId)>,
+}
 
 impl Tasks {
-    /// Adds a task. Returns its class when that is new.
+    /// Adds a task. Returns its class when there was none for its needs.
     pub(super) fn add(&mut self, id: TaskId, spec: TaskSpec) -> Option<ClassId> {
         if self.tasks.contains_key(&id) {
             return None;
         }
-        let needs = Needs::of(&spec);
-        let known = self.by_needs.get(&needs).copied();
-        let class = known.unwrap_or_else(|| {
-            let class = ClassId(self.classes.len());
-            self.by_needs.insert(needs.clone(), class);
-            self.classes.push(Class { needs, queue: VecDeque::new(), waiting: 0, unfinished: 0 });
-            class
-        });
-        let task =
-            Task { spec, class, place: Place::Queued, started: false, cancelled: false, losses: 0, silent_losses: 0 };
-        self.tasks.insert(id, task);
-        self.classes[class.0].unfinished += 1;
-        self.queue(class, id, VecDeque::push_back);
-        known.is_none().then_some(class)
+        let (class, is_new) = self.classes.of_needs(Needs::of(&spec));
+        let (attempts, losses) = Default::default();
+        self.tasks
+            .insert(id, Task { spec, class, queued: Queued::No, cancelled: false, uncopied: false, attempts, losses });
+        self.classes.get_mut(class).unfinished += 1;
+        self.enqueue(id, Queued::Yes, false);
+        is_new.then_some(class)
     }
 
-    /// Classes of which tasks wait.
+    /// Classes of which tasks wait, those of higher priority first.
     pub(super) fn waiting(&self) -> impl Iterator<Item = ClassId> + Clone {
-        self.waiting.iter().copied()
+        self.waiting.iter().map(|(_, class)| *class)
     }
 
     /// The next class, behind `last`, of which tasks wait.
     pub(super) fn waiting_after(&self, last: Option<ClassId>) -> Option<ClassId> {
-        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        self.waiting.range((from, Bound::Unbounded)).next().copied()
+        let from = last.map_or(Bound::Unbounded, |last| Bound::Excluded(self.classes.turn(last)));
+        self.waiting.range((from, Bound::Unbounded)).next().map(|(_, class)| *class)
     }
 
-    /// All classes, in order.
-    pub(super) fn classes(&self) -> impl Iterator<Item = (ClassId, &Needs)> {
-        self.classes.iter().enumerate().map(|(at, class)| (ClassId(at), &class.needs))
+    /// All kinds of tasks.
+    pub(super) fn classes(&self) -> &Classes {
+        &self.classes
+    }
+
+    /// All kinds of tasks, for what is learnt of them.
+    pub(super) fn classes_mut(&mut self) -> &mut Classes {
+        &mut self.classes
     }
 
     pub(super) fn needs(&self, class: ClassId) -> &Needs {
-        &self.classes[class.0].needs
+        &self.classes.get(class).needs
     }
 
     pub(super) fn class_of(&self, id: TaskId) -> Option<ClassId> {
@@ -130,104 +145,202 @@ impl Tasks {
 
     /// Slots that would let every unfinished task of this class run at once.
     pub(super) fn slots_needed(&self, class: ClassId) -> u32 {
-        let Class { needs, unfinished, .. } = &self.classes[class.0];
-        u32::try_from(*unfinished).unwrap_or(u32::MAX).saturating_mul(needs.cpus)
+        let class = self.classes.get(class);
+        u32::try_from(class.unfinished).unwrap_or(u32::MAX).saturating_mul(class.needs.cpus)
     }
 
-    /// The next task of this class, and whether it must start only once.
-    pub(super) fn front(&mut self, class: ClassId) -> Option<(TaskId, bool)> {
-        let queue = &mut self.classes[class.0].queue;
+    /// The next task of this class.
+    pub(super) fn front(&mut self, class: ClassId) -> Option<Front> {
+        let queue = &mut self.classes.get_mut(class).queue;
         while let Some(id) = queue.front() {
-            if let Some(task) = self.tasks.get(id) {
-                return Some((*id, task.spec.once));
+            if let Some(task) = self.tasks.get(id).filter(|task| task.queued != Queued::No) {
+                let unqueued = task.spec.once || task.runs_alone();
+                return Some(Front { task: *id, unqueued, copy: task.queued == Queued::Copy });
             }
             queue.pop_front();
         }
         None
     }
 
+    /// Whether this worker has the task already.
+    pub(super) fn is_with(&self, id: TaskId, link: LinkId) -> bool {
+        self.tasks.get(&id).is_some_and(|task| task.attempts.iter().any(|attempt| attempt.link == link))
+    }
+
     /// Takes the front task `id` out of its queue: it is with `link` now.
-    pub(super) fn start(&mut self, id: TaskId, link: LinkId) -> (AttemptId, TaskSpec) {
+    pub(super) fn start(&mut self, id: TaskId, link: LinkId) -> Option<Begun> {
+        self.dequeue(id);
+        let task = self.tasks.get_mut(&id)?;
         self.next_attempt += 1;
         let attempt = AttemptId(self.next_attempt);
-        let Some(task) = self.tasks.get_mut(&id) else {
-            unreachable!("a queued task is known");
-        };
-        task.place = Place::Attempt { link, attempt };
-        task.started = false;
-        let (spec, class) = (task.spec.clone(), task.class);
-        self.classes[class.0].queue.pop_front();
-        self.unqueue(class);
-        (attempt, spec)
+        let alone = task.runs_alone();
+        task.attempts.push(Attempt::new(link, attempt));
+        Some(Begun { attempt, spec: task.spec.clone(), alone })
     }
 
-    /// The attempt runs. Returns whether that is news about the task's present attempt.
+    /// Whether more than one task of this class waits.
+    pub(super) fn waits_behind(&self, class: ClassId) -> bool {
+        self.classes.get(class).waiting > 1
+    }
+
+    /// Nobody takes the copy for which `id` waits.
+    pub(super) fn drop_copy(&mut self, id: TaskId) {
+        if self.tasks.get(&id).is_some_and(|task| task.queued == Queued::Copy) {
+            self.dequeue(id);
+        }
+    }
+
+    /// The attempt runs. Returns whether that is news of a live attempt.
     pub(super) fn on_started(&mut self, id: TaskId, attempt: AttemptId) -> bool {
-        match self.current(id, attempt) {
-            Some(task) => !std::mem::replace(&mut task.started, true),
-            None => false,
+        self.attempt_mut(id, attempt).is_some_and(|attempt| !std::mem::replace(&mut attempt.started, true))
+    }
+
+    /// Whether it is known that the attempt runs.
+    pub(super) fn has_started(&self, id: TaskId, attempt: AttemptId) -> bool {
+        let task = self.tasks.get(&id);
+        task.is_some_and(|task| task.attempts.iter().any(|known| known.id == attempt && known.started))
+    }
+
+    /// Whether a copy of the task's one attempt may be started (S-05). If so, it waits for a worker.
+    pub(super) fn copy(&mut self, id: TaskId) -> bool {
+        let Some(task) = self.tasks.get(&id) else { return false };
+        let may = !task.cancelled && !task.uncopied && !task.spec.once && !task.spec.stdin && task.losses.is_empty();
+        let fit = may && task.queued == Queued::No && task.attempts.len() == 1;
+        if fit {
+            self.enqueue(id, Queued::Copy, true);
+        }
+        fit
+    }
+
+    /// The attempt ended. If that is the task's outcome: its other attempts, which are to be cancelled.
+    pub(super) fn on_finished(&mut self, id: TaskId, attempt: AttemptId) -> Option<Vec<(LinkId, AttemptId)>> {
+        self.attempt_mut(id, attempt)?;
+        let task = self.remove(id)?;
+        Some(task.attempts.iter().filter(|other| other.id != attempt).map(|other| (other.link, other.id)).collect())
+    }
+
+    /// The connection to the attempt's worker broke; it may come back. `may_have_run`: it was among the first that the worker had.
+    pub(super) fn on_broken(&mut self, id: TaskId, attempt: AttemptId, may_have_run: bool) -> Option<After> {
+        let broken = self.attempt_mut(id, attempt)?;
+        broken.broken = true;
+        broken.suspect = broken.started || may_have_run;
+        let task = self.tasks.get(&id)?;
+        // Nobody is there to answer: who cancelled waits no longer.
+        (task.cancelled && task.attempts.iter().all(|attempt| attempt.broken)).then(|| {
+            self.remove(id);
+            After::Cancelled
+        })
+    }
+
+    /// The connection is back before anybody gave the attempt up.
+    pub(super) fn on_resumed(&mut self, id: TaskId, attempt: AttemptId) {
+        if let Some(attempt) = self.attempt_mut(id, attempt) {
+            (attempt.broken, attempt.suspect) = (false, false);
+            self.dequeue(id);
         }
     }
 
-    /// The attempt ended. Returns whether that is the task's outcome.
-    pub(super) fn on_finished(&mut self, id: TaskId, attempt: AttemptId) -> bool {
-        let current = self.current(id, attempt).is_some();
-        if current {
-            self.remove(id);
+    /// The attempt's connection is broken for so long that the task should start elsewhere too, if it may. Returns whether it does.
+    pub(super) fn elsewhere(&mut self, id: TaskId, attempt: AttemptId) -> bool {
+        if self.attempt_mut(id, attempt).is_none() {
+            return false;
         }
-        current
+        let Some(task) = self.tasks.get(&id) else { return false };
+        let goes_on = task.attempts.iter().any(|attempt| !attempt.broken);
+        let may = !task.cancelled && !task.never_again() && !goes_on && task.queued == Queued::No;
+        // It may have taken three workers down: first must be known whether they come back.
+        let fit = may && task.under_suspicion() < limits::LOSSES as usize;
+        if fit {
+            self.enqueue(id, Queued::Yes, true);
+        }
+        fit
     }
 
-    /// The attempt's link broke. It counts as a loss if it ran; one that only `may_have_run`, because it was among the first that its
-    /// worker had, counts less: a task that ends every worker before that can say so must not go on for ever.
-    pub(super) fn on_lost(&mut self, id: TaskId, attempt: AttemptId, may_have_run: bool) -> Option<Lost> {
-        let task = self.current(id, attempt)?;
-        if task.started {
-            task.losses += 1;
-        } else if may_have_run {
-            task.silent_losses += 1;
+    /// The attempt is gone with its link. `by` is the worker that never came back; `None` if its process lives, so that nobody is to
+    /// blame.
+    pub(super) fn on_lost(
+        &mut self,
+        id: TaskId,
+        attempt: AttemptId,
+        by: Option<(ProcessKey, PeerName)>,
+    ) -> Option<After> {
+        self.attempt_mut(id, attempt)?;
+        let task = self.tasks.get_mut(&id)?;
+        let never_again = task.never_again();
+        let at = task.attempts.iter().position(|known| known.id == attempt)?;
+        let gone = task.attempts.remove(at);
+        if let Some((process, name)) = by.filter(|_| gone.suspect || gone.started) {
+            self.blame.add(process, id);
+            task.losses.push((process, name));
         }
-        // Whether a `--once` task ran is not known: its `Started` may have been lost with the link. Nor can a stream be read twice.
-        let never_again = task.spec.once || (task.started && task.spec.stdin);
-        let too_often = task.losses >= limits::LOSSES || task.silent_losses >= SILENT_LOSSES;
-        if !task.cancelled && (never_again || too_often) {
-            let losses = (task.losses + task.silent_losses).max(1);
-            self.remove(id);
-            return Some(Lost::Final { losses });
+        let too_often = task.losses.len() >= limits::LOSSES as usize;
+        let idle = task.attempts.is_empty() && task.queued != Queued::Yes;
+        if idle && !task.cancelled && (never_again || too_often) {
+            let losses = self.remove(id)?.losses.into_iter().map(|(_, name)| name).collect();
+            return Some(After::Lost { losses });
         }
-        Some(self.again(id))
+        Some(self.after(id))
     }
 
     /// The worker handed it back unstarted: that costs nothing.
-    pub(super) fn on_returned(&mut self, id: TaskId, attempt: AttemptId) -> Option<Lost> {
-        self.current(id, attempt)?;
-        Some(self.again(id))
+    pub(super) fn on_returned(&mut self, id: TaskId, attempt: AttemptId) -> Option<After> {
+        self.give_up(id, attempt).then(|| self.after(id))
     }
 
-    /// Marks a task as cancelled, and says where it is.
-    pub(super) fn cancel(&mut self, id: TaskId) -> Option<Place> {
+    /// Forgets one attempt. Returns whether it was live.
+    fn give_up(&mut self, id: TaskId, attempt: AttemptId) -> bool {
+        let Some(task) = self.tasks.get_mut(&id) else { return false };
+        let before = task.attempts.len();
+        task.attempts.retain(|known| known.id != attempt);
+        task.attempts.len() < before
+    }
+
+    /// The output of a live attempt that the task's reader does not see waits for him. Which attempt to give up for that: the one he sees if it
+    /// has no connection; else this one, for it cannot win, and is not tried again.
+    pub(super) fn on_crowded(&mut self, id: TaskId, attempt: AttemptId) -> Option<(LinkId, AttemptId)> {
         let task = self.tasks.get_mut(&id)?;
-        let (place, class) = (task.place, task.class);
-        task.cancelled = true;
-        if place == Place::Queued {
-            self.remove(id);
-            self.unqueue(class);
-            // Its number stays in the queue: to look for it would cost more the more tasks wait.
-            let Class { queue, waiting, .. } = &mut self.classes[class.0];
-            if queue.len() > 2 * *waiting + SWEEP {
-                queue.retain(|id| self.tasks.contains_key(id));
+        let seen = task.attempts.first()?;
+        let given_up = if seen.broken {
+            (seen.link, seen.id)
+        } else {
+            task.uncopied = true;
+            task.attempts.iter().find(|known| known.id == attempt).map(|known| (known.link, known.id))?
+        };
+        if task.attempts.len() < 2 {
+            return None;
+        }
+        task.attempts.retain(|known| known.id != given_up.1);
+        Some(given_up)
+    }
+
+    /// A process that was believed lost is there: nothing that ran on it took it down.
+    pub(super) fn acquit(&mut self, process: ProcessKey) {
+        for id in self.blame.take(process) {
+            if let Some(task) = self.tasks.get_mut(&id) {
+                task.losses.retain(|(lost, _)| *lost != process);
             }
         }
-        Some(place)
+    }
+
+    /// Marks a task as cancelled.
+    pub(super) fn cancel(&mut self, id: TaskId) -> Option<Cancelling> {
+        let task = self.tasks.get_mut(&id)?;
+        task.cancelled = true;
+        let attempts: Vec<_> = task.attempts.iter().map(|attempt| (attempt.link, attempt.id)).collect();
+        let over = task.attempts.iter().all(|attempt| attempt.broken);
+        if over {
+            self.remove(id);
+        } else {
+            self.dequeue(id);
+        }
+        Some(Cancelling { over, attempts })
     }
 
     /// Everything ends.
     pub(super) fn drain(&mut self) -> Vec<TaskId> {
-        for class in &mut self.classes {
-            (class.waiting, class.unfinished) = (0, 0);
-            class.queue.clear();
-        }
+        self.classes.clear();
         self.waiting.clear();
+        self.blame.clear();
         self.queued = 0;
         self.tasks.drain().map(|(id, _)| id).collect()
     }
@@ -244,7 +357,8 @@ impl Tasks {
 
     /// Tasks that wait and whose class passes the filter.
     pub(super) fn waiting_for(&self, fits: impl Fn(ClassId) -> bool) -> u32 {
-        let count: usize = self.waiting().filter(|class| fits(*class)).map(|class| self.classes[class.0].waiting).sum();
+        let count: usize =
+            self.waiting().filter(|class| fits(*class)).map(|class| self.classes.get(class).waiting).sum();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -255,46 +369,281 @@ impl Tasks {
         runtimes.all(|other| other == first).then(|| first.clone())
     }
 
-    fn current(&mut self, id: TaskId, attempt: AttemptId) -> Option<&mut Task> {
-        self.tasks
-            .get_mut(&id)
-            .filter(|task| matches!(task.place, Place::Attempt { attempt: current, .. } if current == attempt))
+    /// A task's live attempts, oldest first, and whether it waits for a worker; not counting one for a copy.
+    pub(super) fn attempts(&self, id: TaskId) -> Option<(&[Attempt], bool)> {
+        let task = self.tasks.get(&id)?;
+        Some((&task.attempts, task.queued == Queued::Yes))
     }
 
-    fn again(&mut self, id: TaskId) -> Lost {
-        let Some(task) = self.tasks.get_mut(&id).filter(|task| !task.cancelled) else {
+    /// Why a task all of whose attempts have no connection does not wait for another worker.
+    pub(super) fn stays(&self, id: TaskId) -> Option<Stays> {
+        let task = self.tasks.get(&id)?;
+        Some(if task.never_again() {
+            Stays::Once
+        } else if task.under_suspicion() >= limits::LOSSES as usize {
+            Stays::Suspect
+        } else {
+            Stays::Soon
+        })
+    }
+
+    fn attempt_mut(&mut self, id: TaskId, attempt: AttemptId) -> Option<&mut Attempt> {
+        self.tasks.get_mut(&id)?.attempts.iter_mut().find(|known| known.id == attempt)
+    }
+
+    /// One attempt of the task is over without an outcome: waits for the others, or for another worker.
+    fn after(&mut self, id: TaskId) -> After {
+        let Some(task) = self.tasks.get(&id) else { return After::Cancelled };
+        if task.cancelled && task.attempts.iter().all(|attempt| attempt.broken) {
             self.remove(id);
-            return Lost::Cancelled;
-        };
-        task.place = Place::Queued;
-        // Ahead of the others: it has waited already.
+            return After::Cancelled;
+        }
+        if !task.attempts.is_empty() || task.cancelled {
+            return After::GoesOn;
+        }
+        // Ahead of the others: it has waited already. One that waited for a copy is the task itself now.
+        self.dequeue(id);
+        self.enqueue(id, Queued::Yes, true);
+        After::Again
+    }
+
+    fn remove(&mut self, id: TaskId) -> Option<Task> {
+        self.dequeue(id);
+        let task = self.tasks.remove(&id)?;
+        self.classes.on_removed(task.class);
+        if self.tasks.is_empty() {
+            self.blame.clear();
+        }
+        Some(task)
+    }
+
+    fn enqueue(&mut self, id: TaskId, queued: Queued, first: bool) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        task.queued = queued;
         let class = task.class;
-        self.queue(class, id, VecDeque::push_front);
-        Lost::Again
-    }
-
-    fn remove(&mut self, id: TaskId) {
-        if let Some(task) = self.tasks.remove(&id) {
-            self.classes[task.class.0].unfinished -= 1;
-        }
-    }
-
-    fn queue(&mut self, class: ClassId, id: TaskId, push: impl FnOnce(&mut VecDeque<TaskId>, TaskId)) {
-        let entry = &mut self.classes[class.0];
-        push(&mut entry.queue, id);
-        entry.waiting += 1;
+        self.classes.push(class, id, first);
         self.queued += 1;
-        self.waiting.insert(class);
+        self.waiting.insert(self.classes.turn(class));
     }
 
-    /// One that waited does not any more.
-    fn unqueue(&mut self, class: ClassId) {
-        let entry = &mut self.classes[class.0];
-        entry.waiting -= 1;
-        self.queued -= 1;
-        if entry.waiting == 0 {
-            entry.queue.clear();
-            self.waiting.remove(&class);
+    /// Takes a task out of its queue, if it is there.
+    fn dequeue(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        if std::mem::replace(&mut task.queued, Queued::No) == Queued::No {
+            return;
         }
+        let class = task.class;
+        self.queued -= 1;
+        if self.classes.on_dequeued(class, id) == 0 {
+            self.waiting.remove(&self.classes.turn(class));
+        }
+        // Numbers of those that left otherwise than by their turn stay in the queue, until they are too many.
+        let tasks = &self.tasks;
+        self.classes.sweep(class, |id| tasks.get(&id).is_some_and(|task| task.queued != Queued::No));
+    }
+}
+
+impl Task {
+    /// Whether it ran or may have run, and must not run a second time: it says so itself, or its stdin was read.
+    fn never_again(&self) -> bool {
+        // Whether a `--once` task ran is not known: its `Started` may have been lost with the link.
+        (self.spec.once && !self.attempts.is_empty())
+            || (self.spec.stdin && self.attempts.iter().any(|attempt| attempt.started))
+    }
+
+    /// Workers that it has taken down, as far as one can tell now.
+    fn under_suspicion(&self) -> usize {
+        self.losses.len() + self.attempts.iter().filter(|attempt| attempt.suspect).count()
+    }
+
+    fn runs_alone(&self) -> bool {
+        self.under_suspicion() + 1 >= limits::LOSSES as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: LinkId = LinkId(1);
+    const THERE: LinkId = LinkId(2);
+    const THIRD: LinkId = LinkId(3);
+
+    fn tasks(spec: TaskSpec) -> (Tasks, TaskId, ClassId) {
+        let (mut tasks, id) = (Tasks::default(), TaskId(7));
+        let class = tasks.add(id, spec).unwrap();
+        (tasks, id, class)
+    }
+
+    fn worker(number: u8) -> (ProcessKey, PeerName) {
+        (ProcessKey([number; 32]), format!("bob@box:{number}").parse().unwrap())
+    }
+
+    /// Takes the front task to `link`.
+    fn begin(tasks: &mut Tasks, link: LinkId) -> Begun {
+        let front = tasks.front(ClassId(0)).expect("it waits");
+        tasks.start(front.task, link).unwrap()
+    }
+
+    #[test]
+    fn the_first_of_two_attempts_wins_and_the_other_is_cancelled() {
+        let (mut tasks, id, _) = tasks(TaskSpec::default());
+        let first = begin(&mut tasks, HERE).attempt;
+        assert_eq!(tasks.on_broken(id, first, true), None);
+        assert!(tasks.elsewhere(id, first));
+        assert!(!tasks.elsewhere(id, first), "it waits already");
+        let second = begin(&mut tasks, THERE).attempt;
+        assert!(!tasks.elsewhere(id, first), "one goes on");
+        tasks.on_resumed(id, first);
+        assert_eq!(tasks.on_finished(id, first), Some(vec![(THERE, second)]));
+        assert_eq!(tasks.on_finished(id, second), None);
+        assert_eq!((tasks.unfinished(), tasks.queued()), (0, 0));
+    }
+
+    #[test]
+    fn a_connection_that_comes_back_takes_the_task_out_of_the_queue() {
+        let (mut tasks, id, class) = tasks(TaskSpec::default());
+        let first = begin(&mut tasks, HERE).attempt;
+        tasks.on_broken(id, first, true);
+        assert!(tasks.elsewhere(id, first));
+        tasks.on_resumed(id, first);
+        assert_eq!((tasks.queued(), tasks.front(class)), (0, None));
+        tasks.on_broken(id, first, true);
+        assert!(tasks.elsewhere(id, first));
+        begin(&mut tasks, THERE);
+        assert_eq!(tasks.front(class), None, "once in the queue is once");
+    }
+
+    /// Columns: once, stdin, whether it was seen to start; then: may it start elsewhere, and is it lost for good with its worker?
+    #[test]
+    fn what_must_not_run_twice_does_not() {
+        let table = [
+            (false, false, true, true, false),
+            (false, false, false, true, false),
+            (true, false, true, false, true),
+            // Its `Started` may have been lost with the link.
+            (true, false, false, false, true),
+            (false, true, true, false, true),
+            (false, true, false, true, false),
+        ];
+        for (once, stdin, started, elsewhere, lost) in table {
+            let (mut tasks, id, _) = tasks(TaskSpec { once, stdin, ..TaskSpec::default() });
+            let first = begin(&mut tasks, HERE).attempt;
+            if started {
+                tasks.on_started(id, first);
+            }
+            tasks.on_broken(id, first, true);
+            let what = format!("once {once}, stdin {stdin}, started {started}");
+            assert_eq!(tasks.elsewhere(id, first), elsewhere, "{what}");
+            let after = tasks.on_lost(id, first, Some(worker(1))).unwrap();
+            assert_eq!(matches!(after, After::Lost { .. }), lost, "{what}: {after:?}");
+        }
+    }
+
+    #[test]
+    fn the_third_attempt_runs_alone_and_its_loss_is_poison() {
+        let (mut tasks, id, _) = tasks(TaskSpec::default());
+        for (number, link) in [(1, HERE), (2, THERE), (3, THIRD)] {
+            let begun = begin(&mut tasks, link);
+            assert_eq!(begun.alone, number == 3);
+            tasks.on_broken(id, begun.attempt, true);
+            // None of them was given up yet: a fourth worker must wait for the evidence.
+            assert_eq!(tasks.elsewhere(id, begun.attempt), number < 3);
+        }
+        for (number, attempt) in [(1, 1), (2, 2)] {
+            assert_eq!(tasks.on_lost(id, AttemptId(attempt), Some(worker(number))), Some(After::GoesOn));
+        }
+        let names = |numbers: [u8; 3]| numbers.map(|number| worker(number).1).to_vec();
+        let lost = After::Lost { losses: names([1, 2, 3]) };
+        assert_eq!(tasks.on_lost(id, AttemptId(3), Some(worker(3))), Some(lost));
+    }
+
+    #[test]
+    fn a_worker_that_comes_back_acquits_its_tasks() {
+        let (mut tasks, id, class) = tasks(TaskSpec::default());
+        for number in [1, 2, 3, 4, 5, 6] {
+            let begun = begin(&mut tasks, LinkId(number));
+            assert!(!begun.alone, "a lid that was closed {number} times");
+            tasks.on_broken(id, begun.attempt, true);
+            let number = u8::try_from(number).unwrap();
+            assert_eq!(tasks.on_lost(id, begun.attempt, Some(worker(number))), Some(After::Again));
+            tasks.acquit(worker(number).0);
+        }
+        assert!(!tasks.front(class).unwrap().unqueued);
+    }
+
+    #[test]
+    fn tasks_that_only_waited_on_a_lost_worker_are_not_blamed() {
+        let (mut tasks, id, _) = tasks(TaskSpec::default());
+        for number in 0..10 {
+            let begun = begin(&mut tasks, LinkId(number));
+            assert!(!begun.alone);
+            tasks.on_broken(id, begun.attempt, false);
+            assert_eq!(tasks.on_lost(id, begun.attempt, Some(worker(1))), Some(After::Again));
+        }
+    }
+
+    #[test]
+    fn who_cancels_waits_for_an_answer_only_where_one_can_come() {
+        let (mut tasks, id, _) = tasks(TaskSpec::default());
+        assert_eq!(tasks.cancel(id), Some(Cancelling { over: true, attempts: Vec::new() }));
+        let (mut tasks, id, _) = self::tasks(TaskSpec::default());
+        let first = begin(&mut tasks, HERE).attempt;
+        assert_eq!(tasks.cancel(id), Some(Cancelling { over: false, attempts: vec![(HERE, first)] }));
+        assert_eq!(tasks.on_broken(id, first, true), Some(After::Cancelled));
+        assert_eq!(tasks.unfinished(), 0);
+    }
+
+    /// Columns: whether the attempt that is seen has no connection; then: whether it is given up for the one that is not.
+    #[test]
+    fn an_attempt_whose_output_cannot_wait_is_seen_or_given_up() {
+        for seen_broken in [true, false] {
+            let (mut tasks, id, _) = tasks(TaskSpec::default());
+            let seen = begin(&mut tasks, HERE).attempt;
+            tasks.on_broken(id, seen, true);
+            assert!(tasks.elsewhere(id, seen));
+            assert_eq!(tasks.on_crowded(id, seen), None, "it is the only one");
+            let other = begin(&mut tasks, THERE).attempt;
+            if !seen_broken {
+                tasks.on_resumed(id, seen);
+            }
+            let given_up = if seen_broken { (HERE, seen) } else { (THERE, other) };
+            assert_eq!(tasks.on_crowded(id, other), Some(given_up));
+            assert!(!tasks.copy(id) || seen_broken);
+        }
+    }
+
+    #[test]
+    fn a_copy_waits_once_and_only_of_what_may_run_twice() {
+        for (spec, may) in [
+            (TaskSpec::default(), true),
+            (TaskSpec { once: true, ..TaskSpec::default() }, false),
+            (TaskSpec { stdin: true, ..TaskSpec::default() }, false),
+        ] {
+            let (mut tasks, id, class) = tasks(spec);
+            assert!(!tasks.copy(id), "it waits itself");
+            begin(&mut tasks, HERE);
+            assert_eq!(tasks.copy(id), may);
+            assert!(!tasks.copy(id));
+            assert_eq!(tasks.front(class).is_some_and(|front| front.copy), may);
+            tasks.drop_copy(id);
+            assert_eq!((tasks.front(class), tasks.queued()), (None, 0));
+        }
+    }
+
+    #[test]
+    fn higher_priority_comes_first_and_kinds_without_tasks_are_used_again() {
+        let mut tasks = Tasks::default();
+        for (id, priority) in [(0, 0), (1, 5), (2, -5)] {
+            tasks.add(TaskId(id), TaskSpec { priority, ..TaskSpec::default() });
+        }
+        let order: Vec<_> = tasks.waiting().map(|class| tasks.needs(class).priority).collect();
+        assert_eq!(order, [5, 0, -5]);
+        let mut tasks = Tasks::default();
+        for id in 0..10_000 {
+            tasks.add(TaskId(id), TaskSpec { memory_mib: id, ..TaskSpec::default() });
+            tasks.cancel(TaskId(id));
+        }
+        assert!(tasks.classes().iter().count() < 200, "{}", tasks.classes().iter().count());
     }
 }

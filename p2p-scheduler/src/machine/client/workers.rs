@@ -1,89 +1,70 @@
 //! The workers that a client is linked to: their credits, what they hold, and who is the best next one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod worker;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use p2p_proto::ids::{AttemptId, PeerName, ProcessKey, TaskId};
+use p2p_proto::ids::{AttemptId, ProcessKey, TaskId};
 use p2p_proto::link::LinkPath;
 use p2p_proto::link::item::{Pong, Want};
 use p2p_proto::task::ReturnReason;
 
+use super::links::Carrier;
 use super::tasks::{ClassId, Tasks};
 use crate::LinkId;
 use crate::machine::Now;
 use crate::machine::directory::Present;
 
-/// How finely load is compared: attempts per slot in 1/1024.
-const LOAD_UNIT: u64 = 1024;
+use self::worker::LOAD_UNIT;
+pub(super) use self::worker::Worker;
 
 /// Attempts that a worker may hand back without finishing one, before it gets no more of that kind. Honest ones hand
 /// much back only when they leave, and say so first.
 const RETURNS: u32 = 256;
 
-/// One linked worker.
-#[derive(Debug)]
-pub(super) struct Worker {
-    pub(super) name: PeerName,
-    pub(super) process: ProcessKey,
-    pub(super) path: LinkPath,
-    pub(super) slots: u32,
-    pub(super) runtimes: Vec<String>,
-    pub(super) attempts: HashMap<AttemptId, TaskId>,
-    pub(super) draining: bool,
-    pub(super) round_trip: Option<Duration>,
-    pub(super) load: Option<Pong>,
-    /// Attempts that it handed back since the last one that it finished.
-    pub(super) returns: u32,
-    credits: u32,
-    /// What it believes that waits: the last `Want`, less what it was sent since.
-    told: Want,
-    /// By class: whether it could ever run such a task.
-    fits: Vec<bool>,
-    /// What it offered and did not take.
-    excluded: BTreeSet<ClassId>,
-    ping_sent: Option<Duration>,
-    ping_at: Duration,
-    idle_since: Duration,
-}
-
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Workers {
     links: BTreeMap<LinkId, Worker>,
-    /// Those with credits, least loaded first.
+    /// Those with credits and a connection, least loaded first.
     ready: BTreeSet<(u64, LinkId)>,
+    /// Those that hold attempts beyond their slots: how many that could be called back, fewest first.
+    loaded: BTreeSet<(u32, LinkId)>,
+    /// All of what could be called back.
+    excess: u64,
+    /// Asked back without an answer yet.
+    recalling: u32,
+    /// Tasks that waited when the workers were last told how much there is.
+    told_of: usize,
+    /// A worker has come or changed since, or used up most of what it was told of.
+    stale: bool,
+    /// Nothing waited, but some held more than their slots, when that was last looked at.
+    uneven: bool,
 }
 
+/// Newest attempts of a worker that are looked at when some are to be called back.
+const RECALL_LOOK: usize = 64;
+
 impl Workers {
-    pub(super) fn add(&mut self, now: Now, link: LinkId, present: Present, path: LinkPath, tasks: &Tasks) {
-        let offer = present.offer.unwrap_or_default();
-        let worker = Worker {
-            name: present.name,
-            process: present.verified.keys.process,
-            path,
-            slots: offer.slots,
-            runtimes: offer.runtimes,
-            attempts: HashMap::new(),
-            draining: false,
-            round_trip: None,
-            load: None,
-            returns: 0,
-            credits: 0,
-            told: Want::default(),
-            fits: Vec::new(),
-            excluded: BTreeSet::new(),
-            ping_sent: None,
-            ping_at: now.at,
-            idle_since: now.at,
-        };
+    pub(super) fn add(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        present: Present,
+        (path, carrier): (LinkPath, Carrier),
+        tasks: &Tasks,
+    ) {
+        let worker = Worker::new(now, present, path, carrier);
         self.links.insert(link, worker);
+        self.stale = true;
         self.refit(link, tasks);
     }
 
     /// There is a new class of tasks.
-    pub(super) fn on_class(&mut self, tasks: &Tasks) {
+    pub(super) fn on_class(&mut self, class: ClassId, tasks: &Tasks) {
         for worker in self.links.values_mut() {
-            worker.refit(tasks);
+            worker.refit_one(class, tasks);
         }
     }
 
@@ -95,13 +76,29 @@ impl Workers {
     }
 
     pub(super) fn remove(&mut self, link: LinkId) -> Option<Worker> {
-        let worker = self.links.remove(&link)?;
-        self.ready.remove(&(worker.load(), link));
-        Some(worker)
+        // Out of every index first.
+        self.change(link, |worker| {
+            worker.credits = 0;
+            worker.recalled.clear();
+            worker.draining = true;
+        });
+        self.links.remove(&link)
+    }
+
+    pub(super) fn get(&self, link: LinkId) -> Option<&Worker> {
+        self.links.get(&link)
     }
 
     pub(super) fn get_mut(&mut self, link: LinkId) -> Option<&mut Worker> {
         self.links.get_mut(&link)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (LinkId, &Worker)> {
+        self.links.iter().map(|(link, worker)| (*link, worker))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (LinkId, &mut Worker)> {
+        self.links.iter_mut().map(|(link, worker)| (*link, worker))
     }
 
     pub(super) fn ids(&self) -> Vec<LinkId> {
@@ -120,12 +117,89 @@ impl Workers {
         self.links.values().find(|worker| worker.process == process)
     }
 
-    /// The worker for the next task of this class: one with a credit and the least work per slot. A task that may start only
-    /// once goes to a free slot or nowhere: it is never prefetched (S-02).
-    pub(super) fn best(&self, class: ClassId, once: bool) -> Option<LinkId> {
-        self.ready.iter().map(|(_, link)| *link).filter(|link| self.fits(*link, class)).find(|link| {
-            !once || self.links.get(link).is_some_and(|worker| worker.attempts.len() < worker.slots as usize)
-        })
+    /// The worker for the next task of this class: one with a credit and the least work per slot. One that is `unqueued` goes to a free
+    /// slot or nowhere: it is never prefetched (S-02). None that has the task already. Looks at [`limits::CLIENT_LINKS`] at most.
+    ///
+    /// [`limits::CLIENT_LINKS`]: p2p_proto::limits::CLIENT_LINKS
+    pub(super) fn best(&self, class: ClassId, unqueued: bool, has: impl Fn(LinkId) -> bool) -> Option<LinkId> {
+        let fitting =
+            self.ready.iter().filter(|(load, link)| (!unqueued || *load < LOAD_UNIT) && self.fits(*link, class));
+        fitting.map(|(_, link)| *link).find(|link| !has(*link))
+    }
+
+    /// Whether some worker has a credit for a slot that is free.
+    pub(super) fn has_free_slot(&self) -> bool {
+        self.ready.first().is_some_and(|(load, _)| *load < LOAD_UNIT)
+    }
+
+    /// Whether some worker whom the caller takes has a slot for such a task that this client does not fill.
+    pub(super) fn could_start(&self, class: ClassId, takes: impl Fn(LinkId) -> bool) -> bool {
+        self.links.iter().any(|(link, worker)| worker.may_start() && worker.fits(class) && takes(*link))
+    }
+
+    /// The task of an attempt that this worker has.
+    pub(super) fn task_of(&self, link: LinkId, attempt: AttemptId) -> Option<TaskId> {
+        self.links.get(&link)?.attempts.get(&attempt).copied()
+    }
+
+    /// All attempts of a worker in the order in which it got them; whether each may have run by now: it is among the first.
+    pub(super) fn attempts_of(&self, link: LinkId) -> Vec<(AttemptId, TaskId, bool)> {
+        let Some(worker) = self.links.get(&link) else { return Vec::new() };
+        let slots = worker.slots as usize;
+        worker.attempts.iter().enumerate().map(|(at, (attempt, task))| (*attempt, *task, at < slots)).collect()
+    }
+
+    /// Tasks that could move to this worker from those that hold more than they have slots: it has a slot for them.
+    pub(super) fn movable(&self, link: LinkId) -> u32 {
+        let may = self.links.get(&link).is_some_and(|worker| worker.may_start());
+        if may { u32::try_from(self.excess.div_ceil(2)).unwrap_or(u32::MAX) } else { 0 }
+    }
+
+    /// Attempts to ask back, because workers with credits have free slots (S-02): from those who hold most, what they would start last, and
+    /// half of it, so that both come to their ends together.
+    pub(super) fn recalls(&mut self, tasks: &Tasks) -> Vec<(LinkId, AttemptId)> {
+        let mut recalls = Vec::new();
+        if self.loaded.is_empty() || !self.has_free_slot() {
+            return recalls;
+        }
+        let idle: Vec<LinkId> =
+            self.ready.iter().take_while(|(load, _)| *load < LOAD_UNIT).map(|(_, link)| *link).collect();
+        let credits: u32 = idle.iter().filter_map(|link| self.links.get(link)).map(|worker| worker.credits).sum();
+        let mut free = credits.saturating_sub(self.recalling);
+        while free > 0
+            && let Some((excess, loaded)) = self.loaded.last().copied()
+        {
+            let takes =
+                |task| tasks.class_of(task).is_some_and(|class| idle.iter().any(|link| self.fits(*link, class)));
+            let Some(worker) = self.links.get(&loaded) else { break };
+            let newest = worker.attempts.iter().rev().take(RECALL_LOOK);
+            let movable = newest.filter(|(attempt, task)| {
+                !worker.recalled.contains(attempt) && !tasks.has_started(**task, **attempt) && takes(**task)
+            });
+            let most = free.min(excess.div_ceil(2)) as usize;
+            let attempts: Vec<AttemptId> = movable.take(most).map(|(attempt, _)| *attempt).collect();
+            if attempts.is_empty() {
+                break;
+            }
+            let count = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
+            free -= count;
+            self.recalling += count;
+            self.change(loaded, |worker| worker.recalled.extend(attempts.iter().copied()));
+            recalls.extend(attempts.into_iter().map(|attempt| (loaded, attempt)));
+        }
+        recalls
+    }
+
+    /// It could not be called back: it runs, or has ended.
+    pub(super) fn on_too_late(&mut self, link: LinkId, attempt: AttemptId) {
+        self.change(link, |worker| {
+            worker.recalled.remove(&attempt);
+        });
+    }
+
+    /// A connection broke, or is back: the others are to hear what waits for them now.
+    pub(super) fn tell_again(&mut self) {
+        self.stale = true;
     }
 
     /// Whether a worker could ever run such a task.
@@ -133,25 +207,25 @@ impl Workers {
         self.links.get(&link).is_some_and(|worker| worker.fits(class))
     }
 
-    /// Slots of all that could run one of these.
+    /// Slots of all that could run one of these, but for those that were away for so long that others should.
     pub(super) fn slots_for(&self, classes: impl Iterator<Item = ClassId> + Clone) -> u32 {
-        let fitting = self.links.values().filter(|worker| classes.clone().any(|class| worker.fits(class)));
+        let here = self.links.values().filter(|worker| !worker.carrier.is_elsewhere());
+        let fitting = here.filter(|worker| classes.clone().any(|class| worker.fits(class)));
         fitting.map(|worker| worker.slots).fold(0, u32::saturating_add)
     }
 
     /// It handed an attempt back. Returns whether it is of no use for such tasks: it says so, or has grown tiresome.
     pub(super) fn on_returned(&mut self, link: LinkId, why: ReturnReason) -> bool {
         let Some(worker) = self.links.get_mut(&link) else { return false };
-        // What was cancelled comes back because it was asked for.
-        worker.returns += u32::from(why != ReturnReason::Cancelled);
+        // What was cancelled or recalled comes back because it was asked for.
+        worker.returns += u32::from(!matches!(why, ReturnReason::Cancelled | ReturnReason::Recalled));
         why == ReturnReason::Mismatch || worker.returns >= RETURNS
     }
 
     /// It offered this and does not take it: asking again would go round in circles.
-    pub(super) fn exclude(&mut self, link: LinkId, class: ClassId, tasks: &Tasks) {
+    pub(super) fn exclude(&mut self, link: LinkId, class: ClassId) {
         if let Some(worker) = self.links.get_mut(&link) {
-            worker.excluded.insert(class);
-            worker.refit(tasks);
+            worker.exclude(class);
         }
     }
 
@@ -169,6 +243,7 @@ impl Workers {
             worker.slots = slots.max(1);
             worker.refit(tasks);
         });
+        self.stale = true;
     }
 
     pub(super) fn on_credit(&mut self, link: LinkId, credits: u32) {
@@ -185,6 +260,7 @@ impl Workers {
             worker.told.tasks = worker.told.tasks.saturating_sub(1);
             worker.attempts.insert(attempt, task);
         });
+        self.stale |= self.links.get(&link).is_some_and(|worker| worker.told.tasks <= worker.hear_below);
     }
 
     /// An attempt is over; whose it was.
@@ -192,6 +268,7 @@ impl Workers {
         let mut task = None;
         self.change(link, |worker| {
             task = worker.attempts.remove(&attempt);
+            worker.recalled.remove(&attempt);
             worker.idle_since = now.at;
         });
         task
@@ -203,9 +280,23 @@ impl Workers {
             if let Some(sent) = worker.ping_sent.take() {
                 let sample = now.at.saturating_sub(sent);
                 // The least of what was measured is nearest to the line's own round trip; a slow creep lets it rise again.
+                self.stale |= worker.round_trip.is_none();
                 worker.round_trip = Some(worker.round_trip.map_or(sample, |least| sample.min(least + least / 8)));
             }
         }
+    }
+
+    /// Whether what workers were told is too far from what waits now. They are not looked at for each task.
+    pub(super) fn must_hear(&mut self, queued: usize) -> bool {
+        let moved = (queued == 0) != (self.told_of == 0) || queued > 2 * self.told_of || queued < self.told_of / 2;
+        let uneven = queued == 0 && !self.loaded.is_empty();
+        // Once more when that is over, to take it back.
+        let was_uneven = std::mem::replace(&mut self.uneven, uneven);
+        if !(moved || uneven || was_uneven || self.stale) {
+            return false;
+        }
+        (self.told_of, self.stale) = (queued, false);
+        true
     }
 
     /// What to tell a worker for which `tasks` wait, if what it believes is wrong by more than half.
@@ -222,6 +313,7 @@ impl Workers {
             return None;
         }
         worker.told = Want { tasks, round_trip_us };
+        worker.hear_below = tasks / 2;
         worker.idle_since = now.at;
         Some(worker.told)
     }
@@ -230,7 +322,7 @@ impl Workers {
     pub(super) fn due_pings(&mut self, now: Now, interval: Duration) -> Vec<LinkId> {
         let mut due = Vec::new();
         for (link, worker) in &mut self.links {
-            if worker.ping_at <= now.at && worker.ping_sent.is_none() {
+            if worker.pings() && worker.ping_at <= now.at {
                 worker.ping_sent = Some(now.at);
                 worker.ping_at = now.at + interval;
                 due.push(*link);
@@ -248,45 +340,31 @@ impl Workers {
         self.links.iter().filter(|(_, worker)| idle(worker)).map(|(link, _)| *link).collect()
     }
 
-    /// The next ping.
+    /// The next ping, and what is next for links without a connection.
     pub(super) fn wake_at(&self) -> Option<Duration> {
-        self.links.values().filter(|worker| worker.ping_sent.is_none()).map(|worker| worker.ping_at).min()
+        let pings = self.links.values().filter(|worker| worker.pings()).map(|worker| worker.ping_at);
+        pings.chain(self.links.values().filter_map(|worker| worker.carrier.wake_at())).min()
     }
 
-    /// Changes a worker and keeps `ready` in step.
-    fn change(&mut self, link: LinkId, change: impl FnOnce(&mut Worker)) {
+    /// Changes a worker and keeps the indexes in step.
+    pub(super) fn change(&mut self, link: LinkId, change: impl FnOnce(&mut Worker)) {
         let Some(worker) = self.links.get_mut(&link) else { return };
-        let before = worker.load();
-        let was_ready = worker.credits > 0;
+        let (ready, excess, recalling) = (worker.readiness(), worker.excess(), worker.recalled.len());
         change(worker);
-        let after = worker.load();
-        let is_ready = worker.credits > 0;
-        if was_ready && (!is_ready || before != after) {
-            self.ready.remove(&(before, link));
+        let (ready_now, excess_now, recalling_now) = (worker.readiness(), worker.excess(), worker.recalled.len());
+        if ready != ready_now {
+            ready.map(|load| self.ready.remove(&(load, link)));
+            ready_now.map(|load| self.ready.insert((load, link)));
         }
-        if is_ready && (!was_ready || before != after) {
-            self.ready.insert((after, link));
+        if excess != excess_now {
+            self.loaded.remove(&(excess, link));
+            if excess_now > 0 {
+                self.loaded.insert((excess_now, link));
+            }
+            self.excess = self.excess - u64::from(excess) + u64::from(excess_now);
         }
-    }
-}
-
-impl Worker {
-    pub(super) fn fits(&self, class: ClassId) -> bool {
-        self.fits.get(class.0).copied().unwrap_or(false)
-    }
-
-    fn refit(&mut self, tasks: &Tasks) {
-        let fits = tasks.classes().map(|(class, needs)| {
-            self.slots >= needs.cpus
-                && self.runtimes.contains(&needs.runtime)
-                && !self.draining
-                && !self.excluded.contains(&class)
-        });
-        let fits: Vec<bool> = fits.collect();
-        self.fits = fits;
-    }
-
-    fn load(&self) -> u64 {
-        self.attempts.len() as u64 * LOAD_UNIT / u64::from(self.slots.max(1))
+        if recalling != recalling_now {
+            self.recalling = self.recalling.saturating_add_signed(recalling_now as i32 - recalling as i32);
+        }
     }
 }

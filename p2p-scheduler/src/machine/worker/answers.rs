@@ -16,7 +16,7 @@ use p2p_proto::link::{ConnectPlan, Hints, LinkError, TransitKey};
 use p2p_proto::trust::Verified;
 
 use super::{WorkerMachine, WorkerOutput, WorkerReport};
-use crate::LinkId;
+use crate::ConnectionId;
 use crate::machine::Now;
 use crate::machine::bucket::Bucket;
 
@@ -35,7 +35,7 @@ const MEMBER_PER_S: f64 = 10.0;
 /// Half-open set-ups, and the last counter of each caller.
 #[derive(Debug)]
 pub(super) struct Answers {
-    half_open: HashMap<LinkId, HalfOpen>,
+    half_open: HashMap<ConnectionId, HalfOpen>,
     counters: HashMap<ProcessKey, SetupId>,
     opens: Bucket,
     /// Of members only, so there are no more than the host has signed.
@@ -54,9 +54,11 @@ impl Default for Answers {
 }
 
 #[derive(Debug)]
-struct HalfOpen {
-    caller: Verified,
-    setup: SetupId,
+pub(super) struct HalfOpen {
+    pub(super) caller: Verified,
+    pub(super) setup: SetupId,
+    /// Which of the caller's links the connection is for.
+    pub(super) number: SetupId,
     stage: Stage,
 }
 
@@ -69,14 +71,14 @@ enum Stage {
 }
 
 impl Answers {
-    /// A set-up has become a link or failed: who called.
-    pub(super) fn on_settled(&mut self, link: LinkId) -> Option<Verified> {
-        self.half_open.remove(&link).map(|half_open| half_open.caller)
+    /// A set-up has become a connection or failed.
+    pub(super) fn on_settled(&mut self, connection: ConnectionId) -> Option<HalfOpen> {
+        self.half_open.remove(&connection)
     }
 
     /// All set-ups under way, which are given up.
-    pub(super) fn drain(&mut self) -> Vec<LinkId> {
-        self.half_open.drain().map(|(link, _)| link).collect()
+    pub(super) fn drain(&mut self) -> Vec<ConnectionId> {
+        self.half_open.drain().map(|(connection, _)| connection).collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -125,9 +127,6 @@ impl WorkerMachine {
         if !super::super::speaks(connect.version) {
             return self.refuse(now, &connect, RefuseReason::Version, out);
         }
-        if self.draining {
-            return self.refuse(now, &connect, RefuseReason::Draining, out);
-        }
         if !self.answers.may_open(now) {
             return;
         }
@@ -175,32 +174,41 @@ impl WorkerMachine {
         if !self.answers.may_dial(now, &verified.user) {
             return;
         }
+        // Who comes back to his link takes no more room than he had.
+        let resumes = self.links.resumes(&verified, call.link);
+        if self.draining && !resumes {
+            return self.refuse_member(now, connect, RefuseReason::Draining, out);
+        }
         let half_open = &self.answers.half_open;
         let of_member = half_open.values().filter(|half_open| half_open.caller.user == verified.user).count();
-        if half_open.len() >= limits::HALF_OPEN || of_member >= limits::HALF_OPEN_PER_MEMBER || !self.has_room() {
+        if half_open.len() >= limits::HALF_OPEN
+            || of_member >= limits::HALF_OPEN_PER_MEMBER
+            || !(resumes || self.has_room())
+        {
             return self.refuse_member(now, connect, RefuseReason::Busy, out);
         }
         self.answers.remember(verified.keys.process, connect.setup);
-        let link = self.new_link_id();
+        let connection = self.new_connection_id();
         let stage = Stage::Preparing { called: Box::new(called), theirs: call.hints };
-        self.answers.half_open.insert(link, HalfOpen { caller: verified, setup: connect.setup, stage });
-        out.push(WorkerOutput::Prepare(link));
+        let half_open = HalfOpen { caller: verified, setup: connect.setup, number: call.link, stage };
+        self.answers.half_open.insert(connection, half_open);
+        out.push(WorkerOutput::Prepare(connection));
     }
 
     pub(super) fn on_prepared(
         &mut self,
         now: Now,
-        link: LinkId,
+        connection: ConnectionId,
         hints: Result<Hints, LinkError>,
         out: &mut Vec<WorkerOutput>,
     ) {
         let entropy = self.entropy();
         let process = self.process();
-        let Some(half_open) = self.answers.half_open.remove(&link) else {
-            out.push(WorkerOutput::Close(link));
+        let Some(half_open) = self.answers.half_open.remove(&connection) else {
+            out.push(WorkerOutput::Abandon(connection));
             return;
         };
-        let HalfOpen { caller, setup, stage: Stage::Preparing { called, theirs } } = half_open else { return };
+        let HalfOpen { caller, setup, number, stage: Stage::Preparing { called, theirs } } = half_open else { return };
         let answered = hints.map_err(|fault| fault.to_string()).and_then(|hints| {
             let answer = Answer { hints, transit_key: TransitKey(entropy) };
             let (session, noise) = called.answer(&answer.to_cbor()).map_err(|fault| fault.to_string())?;
@@ -209,7 +217,7 @@ impl WorkerMachine {
         let (session, noise, transit_key) = match answered {
             Ok(answered) => answered,
             Err(why) => {
-                out.push(WorkerOutput::Close(link));
+                out.push(WorkerOutput::Abandon(connection));
                 let why = format!("a link with {} cannot be set up: {why}", caller.user);
                 out.push(WorkerOutput::Report(WorkerReport::Refused { why }));
                 return;
@@ -219,8 +227,9 @@ impl WorkerMachine {
         let line = self.speaker.line(now, Message::Ready(ready));
         self.publish(now, line.clone(), out);
         let plan = ConnectPlan { role: Role::Worker, transit_key, theirs, session };
-        out.push(WorkerOutput::Connect(link, Box::new(plan)));
-        self.answers.half_open.insert(link, HalfOpen { caller, setup, stage: Stage::Connecting { ready: line } });
+        out.push(WorkerOutput::Connect(connection, Box::new(plan)));
+        let half_open = HalfOpen { caller, setup, number, stage: Stage::Connecting { ready: line } };
+        self.answers.half_open.insert(connection, half_open);
     }
 
     fn publish(&mut self, now: Now, line: Line, out: &mut Vec<WorkerOutput>) {

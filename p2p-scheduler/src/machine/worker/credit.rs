@@ -3,6 +3,9 @@
 //! A client may hold as many attempts and credits on a worker as there are slots, and so many more that the next one is always here
 //! when a slot frees: what runs through the slots in two round trips. Long tasks need none of that, short ones hundreds. Credits for free
 //! slots lie ready with a client whose tasks are short, whether it asked or not.
+//!
+//! Each client has credits of its own, so nobody's are taken up by somebody else. Where users compete, each may have as many more waiting as
+//! there are slots: whose turn it is can be decided only among those for whom something waits when slots free (I-06).
 
 use p2p_proto::limits;
 use p2p_proto::link::item::Want;
@@ -43,10 +46,10 @@ impl Demand {
         self.mean_ran_us = Some(self.mean_ran_us.map_or(ran, |mean| mean + NEWEST * (ran - mean)));
     }
 
-    /// Credits to grant now, if any, to a client that holds `held` attempts on `slots` slots.
-    pub(super) fn grant(&mut self, slots: u32, held: u32) -> Option<u32> {
+    /// Credits to grant now, if any, to a client that holds `held` attempts on `slots` slots; `contended` where other users compete for them.
+    pub(super) fn grant(&mut self, slots: u32, held: u32, contended: bool) -> Option<u32> {
         let prefetch = self.prefetch(slots);
-        let target = slots.saturating_add(prefetch);
+        let target = slots.saturating_add(if contended { prefetch.max(slots) } else { prefetch });
         let room = target.saturating_sub(held).saturating_sub(self.credits);
         // Who calls short tasks one at a time would wait for a round trip of asking before each: credits for what is free lie ready.
         let ready = if prefetch > 0 { slots.saturating_sub(held) } else { 0 };
@@ -78,7 +81,7 @@ impl Demand {
 mod tests {
     use super::*;
 
-    /// Columns: slots, mean run time, round trip, attempts held, tasks wanted; then: credits granted.
+    /// Columns: slots, mean run time, round trip, attempts held, tasks wanted; then: credits granted if nobody else is there.
     #[test]
     fn grants_follow_length_and_distance() {
         let table = [
@@ -110,7 +113,11 @@ mod tests {
             if let Some(mean) = mean {
                 demand.on_ran(mean);
             }
-            assert_eq!(demand.grant(slots, held), expected, "slots {slots}, mean {mean:?}, held {held}, want {tasks}");
+            assert_eq!(
+                demand.grant(slots, held, false),
+                expected,
+                "slots {slots}, mean {mean:?}, held {held}, want {tasks}"
+            );
         }
     }
 
@@ -119,8 +126,30 @@ mod tests {
         let mut demand = Demand::default();
         assert!(!demand.on_submit());
         demand.on_want(Want { tasks: 1, round_trip_us: 0 });
-        assert_eq!(demand.grant(1, 0), Some(1));
+        assert_eq!(demand.grant(1, 0, false), Some(1));
         assert!(demand.on_submit());
         assert!(!demand.on_submit());
+    }
+
+    /// Columns: slots, attempts held, whether others compete; then: credits granted to who wants many.
+    #[test]
+    fn who_competes_has_something_waiting_when_slots_free() {
+        let table = [
+            (1, 0, false, Some(1)),
+            (1, 1, false, None),
+            (1, 0, true, Some(2)),
+            (1, 1, true, Some(1)),
+            (1, 2, true, None),
+            (4, 4, false, None),
+            (4, 4, true, Some(4)),
+            // Not one message for each.
+            (4, 7, true, None),
+        ];
+        for (slots, held, contended, expected) in table {
+            let mut demand = Demand::default();
+            demand.on_want(Want { tasks: 100, round_trip_us: 300 });
+            demand.on_ran(10_000_000);
+            assert_eq!(demand.grant(slots, held, contended), expected, "slots {slots}, held {held}, {contended}");
+        }
     }
 }

@@ -1,17 +1,17 @@
 //! What reaches the worker machine, and what it wants done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use p2p_proto::board::message::Offer;
 use p2p_proto::board::{BoardError, BoardEvent, Line};
 use p2p_proto::ids::{AttemptId, MachineKey, UserName};
-use p2p_proto::link::item::{Finished, Submit};
+use p2p_proto::link::item::{Finished, Open, Submit};
 use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, ToClient, ToWorker};
 use p2p_proto::trust::Membership;
 
 use super::super::admission::AdmissionEvent;
-use crate::LinkId;
+use crate::{ConnectionId, LinkId};
 
 /// What reaches the worker machine.
 #[derive(Debug)]
@@ -21,25 +21,27 @@ pub enum WorkerInput {
     /// The answer to [`WorkerOutput::Prepare`].
     Prepared {
         /// Which set-up.
-        link: LinkId,
+        connection: ConnectionId,
         /// This side's hints.
         hints: Result<Hints, LinkError>,
     },
-    /// The answer to [`WorkerOutput::Connect`]: the link is there.
-    LinkUp {
+    /// The answer to [`WorkerOutput::Connect`]: the connection is there, and waits for [`WorkerOutput::Attach`] or [`WorkerOutput::Abandon`], one of
+    /// which is among this input's outputs.
+    Connected {
         /// Which.
-        link: LinkId,
+        connection: ConnectionId,
         /// Which way it goes.
         path: LinkPath,
     },
-    /// A set-up failed, or a link ended.
-    LinkDown {
+    /// A set-up failed, or a connection ended that carried a link.
+    Disconnected {
         /// Which.
-        link: LinkId,
+        connection: ConnectionId,
         /// Why.
         error: LinkError,
     },
-    /// Items of one record; `Data` and `Taken` go past the machine.
+    /// Items of one record, as the link's stream hands them out: `Open` is the first of each connection. `Data`, `Taken` and `Ack` go past
+    /// the machine.
     Items {
         /// From which link.
         link: LinkId,
@@ -55,9 +57,10 @@ pub enum WorkerInput {
     },
     /// The moment of `wake_at`.
     Tick,
-    /// Take no more tasks, finish what runs, then leave.
+    /// Take no more tasks, finish what is here, whether it runs or waits, then leave (S-06). A second one changes nothing.
     Drain,
-    /// Kill what runs, and leave.
+    /// Leave now (S-06): what waits is handed back. What runs is killed, and lost to its client with the link, whose end is in order: it runs
+    /// again elsewhere unless it is marked once. It cannot be handed back, for that would say that it never started.
     Stop,
 }
 
@@ -67,12 +70,25 @@ pub enum WorkerOutput {
     /// Say this on the board.
     Publish(Line),
     /// Start a set-up with the transport.
-    Prepare(LinkId),
+    Prepare(ConnectionId),
     /// Connect it.
-    Connect(LinkId, Box<ConnectPlan>),
-    /// End a link or set-up in order; no `LinkDown` is expected for it.
+    Connect(ConnectionId, Box<ConnectPlan>),
+    /// This connection carries the link from now on; whatever carried it before ends at once, and no `Disconnected` follows for that.
+    Attach {
+        /// Which link; new, unless it resumes.
+        link: LinkId,
+        /// Which connection.
+        connection: ConnectionId,
+        /// Its first item; where the link resumes, the stream adds what it has received.
+        open: Open,
+        /// Whether the stream of the connections before goes on (L-05).
+        resumes: bool,
+    },
+    /// End a set-up or connection at once; no `Disconnected` follows.
+    Abandon(ConnectionId),
+    /// Send what waits, end the link in order, and forget it. Without a connection it is forgotten at once. No `Disconnected` follows.
     Close(LinkId),
-    /// Send this to a client.
+    /// Send this to a client, now or when the link has a connection again.
     Send(LinkId, ToClient),
     /// Make the attempt's two ends; stage what streams in.
     Stage(LinkId, Box<Submit>),
@@ -125,6 +141,20 @@ pub enum WorkerReport {
         /// Which way.
         path: LinkPath,
     },
+    /// A client's link has lost its connection; what he has here goes on for the grace (L-06).
+    Broken {
+        /// Whose.
+        user: UserName,
+        /// Why.
+        error: LinkError,
+    },
+    /// A client's link goes on over a new connection.
+    Resumed {
+        /// Whose.
+        user: UserName,
+        /// Which way.
+        path: LinkPath,
+    },
     /// A client's link ended.
     Unlinked {
         /// Whose.
@@ -137,18 +167,25 @@ pub enum WorkerReport {
         /// Why, in words.
         why: String,
     },
-    /// No more tasks are taken; this many still run.
+    /// No more tasks are taken; what is here is finished.
     Draining {
         /// Attempts that still run.
         running: usize,
+        /// Attempts that still wait.
+        queued: u32,
     },
 }
 
 /// What a worker offers, and to whom.
 #[derive(Clone, Debug)]
 pub struct WorkerOffer {
-    /// Slots, runtimes, memory, labels.
+    /// Slots, runtimes, memory, labels. What runs at a time takes no more than this memory together; where it is not known (0), tasks
+    /// that ask for some do not run here (S-03).
     pub offer: Offer,
     /// Only these users; everybody in the cluster if absent.
     pub allow: Option<BTreeSet<UserName>>,
+    /// How the slots are shared while more than one user has something waiting: with weight 3, one gets three times as many slot-seconds as
+    /// with weight 1, which is everybody's who is not named (S-01). From 1 to [`limits::WEIGHT`](p2p_proto::limits::WEIGHT); what
+    /// is outside is taken for the nearer end.
+    pub weights: BTreeMap<UserName, u32>,
 }

@@ -1,35 +1,38 @@
 //! The worker: offers slots, grants credits, queues and runs attempts (S-01, S-02, S-04, S-06).
 //!
-//! Slots belong to the worker, so what runs next is decided here, when a slot frees: one client after the other in turn. A client
-//! sends no task without a credit. When a client's link ends, its attempts end with it.
+//! Slots belong to the worker, so what runs next is decided here, when a slot frees: fairly among users, by what they have used. A client sends
+//! no task without a credit. When a client's link ends, its attempts end with it; one that only lost its connection is waited for.
 
 mod answers;
 mod attempts;
 mod credit;
+mod fair;
 mod interface;
+mod links;
+mod queue;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use p2p_proto::board::message::{Bye, Hello, Seek};
+use p2p_proto::board::message::{Bye, Hello, Offer, Seek};
 use p2p_proto::board::{BoardEvent, Envelope, Message};
-use p2p_proto::ids::{MachineKey, ProcessKey};
-use p2p_proto::link::item::{Finished, Open, Pong, Returned, Submit};
-use p2p_proto::link::{LinkError, LinkPath, ToClient, ToWorker};
-use p2p_proto::task::{Ended, ReturnReason};
-use p2p_proto::trust::{Membership, Verified};
+use p2p_proto::ids::{AttemptId, MachineKey, ProcessKey};
+use p2p_proto::link::item::{Finished, Pong, Returned, Submit};
+use p2p_proto::link::{LinkError, ToClient, ToWorker};
+use p2p_proto::task::{Ended, ReturnReason, TaskSpec};
+use p2p_proto::trust::Membership;
 use p2p_proto::{VERSION, limits};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 use self::answers::Answers;
 use self::attempts::{Attempts, Withdrawn};
-use self::credit::Demand;
 pub use self::interface::{WorkerInput, WorkerOffer, WorkerOutput, WorkerReport};
+use self::links::Links;
+use self::queue::Waiting;
 use super::admission::{Admission, AdmissionEvent};
 use super::speaker::{FEW_PEERS, Speaker};
 use super::{Me, Now, earliest};
-use crate::LinkId;
+use crate::{ConnectionId, LinkId};
 
 /// The worker's machine.
 #[derive(Debug)]
@@ -40,21 +43,18 @@ pub struct WorkerMachine {
     speaker: Speaker,
     admission: Admission,
     answers: Answers,
-    links: BTreeMap<LinkId, ClientLink>,
+    links: Links,
     attempts: Attempts,
+    /// Whether users competed when credits were granted last.
+    contended: bool,
     next_link: u64,
+    next_connection: u64,
     up: bool,
     hello_at: Option<Duration>,
     draining: bool,
     left: bool,
     /// A hello was said since the board came up.
     at_work: bool,
-}
-
-#[derive(Debug)]
-struct ClientLink {
-    verified: Verified,
-    demand: Demand,
 }
 
 impl WorkerMachine {
@@ -70,14 +70,16 @@ impl WorkerMachine {
         let admission = Admission::new(&me, now, host, membership);
         Self {
             speaker: Speaker::new(me.name.clone()),
-            attempts: Attempts::new(config.offer.slots),
+            attempts: Attempts::new(&config.offer, config.weights.clone()),
+            contended: false,
             admission,
             me,
             config,
             rng: ChaCha20Rng::from_seed(seed),
             answers: Answers::default(),
-            links: BTreeMap::new(),
+            links: Links::default(),
             next_link: 0,
+            next_connection: 0,
             up: false,
             hello_at: None,
             draining: false,
@@ -91,34 +93,42 @@ impl WorkerMachine {
         if self.left {
             return;
         }
+        // Whose demand, attempts or lengths may change: only its credits may.
+        let touched = match &input {
+            WorkerInput::Items { link, .. } | WorkerInput::Ended { link, .. } => Some(*link),
+            _ => None,
+        };
         match input {
             WorkerInput::Board(event) => self.on_board(now, event, out),
-            WorkerInput::Prepared { link, hints } => self.on_prepared(now, link, hints, out),
-            WorkerInput::LinkUp { link, path } => self.on_link_up(link, path, out),
-            WorkerInput::LinkDown { link, error } => self.on_link_down(now, link, error, out),
+            WorkerInput::Prepared { connection, hints } => self.on_prepared(now, connection, hints, out),
+            WorkerInput::Connected { connection, path } => self.on_connected(now, connection, path, out),
+            WorkerInput::Disconnected { connection, error } => self.on_disconnected(now, connection, error, out),
             WorkerInput::Items { link, items } => {
                 for item in items {
                     self.on_item(now, link, item, out);
                 }
             }
-            WorkerInput::Ended { link, finished } => self.on_ended(link, finished, out),
+            WorkerInput::Ended { link, finished } => self.on_ended(now, link, finished, out),
             WorkerInput::Tick => {}
             WorkerInput::Drain => self.on_drain(out),
             WorkerInput::Stop => {
                 self.on_drain(out);
+                for (link, attempt) in self.attempts.withdraw_queued(now.at) {
+                    self.hand_back(link, attempt, ReturnReason::Draining, out);
+                }
                 // Nobody asked for the end of what runs here: to its client it is lost with the link, and runs again elsewhere if it may.
-                for link in self.links.keys().copied().collect::<Vec<_>>() {
-                    out.push(WorkerOutput::Close(link));
-                    self.drop_link(link, LinkError::Closed, out);
+                for link in self.links.ids() {
+                    self.drop_link(now, link, LinkError::Closed, out);
                 }
                 // What clients that are gone have left.
                 out.extend(self.attempts.running().map(|(link, attempt)| WorkerOutput::Kill(link, attempt)));
             }
         }
+        self.end_graces(now, out);
         self.run_next(now, out);
-        self.grant(out);
+        self.grant(touched, out);
         self.on_time(now, out);
-        if self.draining && self.attempts.is_idle() {
+        if self.draining && self.attempts.is_idle() && !self.links.owes_results() {
             self.leave(now, out);
         }
     }
@@ -129,7 +139,7 @@ impl WorkerMachine {
             return None;
         }
         let board = earliest([self.speaker.wake_at(), self.admission.wake_at(), self.hello_at]);
-        earliest([board.filter(|_| self.up), self.attempts.wake_at()])
+        earliest([board.filter(|_| self.up), self.attempts.wake_at(), self.links.wake_at()])
     }
 
     /// Slots that run something, and attempts that wait.
@@ -259,69 +269,22 @@ impl WorkerMachine {
         out.extend(lines.into_iter().map(WorkerOutput::Publish));
     }
 
-    fn on_link_up(&mut self, link: LinkId, path: LinkPath, out: &mut Vec<WorkerOutput>) {
-        let Some(verified) = self.answers.on_settled(link) else {
-            out.push(WorkerOutput::Close(link));
-            return;
-        };
-        // Only now, proven by its first record, does a new link of the same process replace the old one (L-02).
-        let old = self.links.iter().find(|(_, old)| old.verified.keys == verified.keys).map(|(id, _)| *id);
-        if let Some(old) = old {
-            out.push(WorkerOutput::Close(old));
-            self.drop_link(old, LinkError::Lost("it was replaced by a newer one".to_owned()), out);
-        }
-        let open = Open {
-            version: VERSION,
-            name: self.me.name.clone(),
-            capabilities: Vec::new(),
-            slots: self.config.offer.slots,
-            received: None,
-            grace_s: 0,
-        };
-        out.push(WorkerOutput::Send(link, ToClient::Open(open)));
-        if self.draining {
-            out.push(WorkerOutput::Send(link, ToClient::Draining));
-        }
-        out.push(WorkerOutput::Report(WorkerReport::Linked { user: verified.user.clone(), path }));
-        self.links.insert(link, ClientLink { verified, demand: Demand::default() });
-    }
-
-    fn on_link_down(&mut self, now: Now, link: LinkId, error: LinkError, out: &mut Vec<WorkerOutput>) {
-        if let Some(verified) = self.answers.on_settled(link) {
-            let why = format!("a link with {} did not come about: {error}", verified.user);
-            out.push(WorkerOutput::Report(WorkerReport::Refused { why }));
-            return;
-        }
-        self.drop_link(link, error, out);
-        self.hello_within(now, limits::HELLO_TTL / 4);
-    }
-
-    fn drop_link(&mut self, link: LinkId, error: LinkError, out: &mut Vec<WorkerOutput>) {
-        let Some(gone) = self.links.remove(&link) else { return };
-        for attempt in self.attempts.on_link_gone(link) {
-            out.push(WorkerOutput::Kill(link, attempt));
-        }
-        out.push(WorkerOutput::Report(WorkerReport::Unlinked { user: gone.verified.user, error }));
-    }
-
     fn on_item(&mut self, now: Now, link: LinkId, item: ToWorker, out: &mut Vec<WorkerOutput>) {
         let Some(client) = self.links.get_mut(&link) else { return };
         match item {
-            ToWorker::Open(open) if !super::speaks(open.version) => {
-                out.push(WorkerOutput::Close(link));
-                let fault = p2p_proto::error::ProtoError::Version { theirs: open.version };
-                self.drop_link(link, LinkError::Broken(fault.to_string()), out);
-            }
+            ToWorker::Open(open) => self.on_open(now, link, &open, out),
             ToWorker::Want(want) => client.demand.on_want(want),
-            ToWorker::Submit(submit) => self.on_submit(link, submit, out),
-            ToWorker::Cancel(attempt) => match self.attempts.cancel(link, attempt) {
-                Withdrawn::Queued => {
-                    out.push(WorkerOutput::Kill(link, attempt));
-                    let returned = Returned { attempt, why: ReturnReason::Cancelled };
-                    out.push(WorkerOutput::Send(link, ToClient::Returned(returned)));
-                }
+            ToWorker::Submit(submit) => self.on_submit(now, link, submit, out),
+            ToWorker::Cancel(attempt) => match self.attempts.withdraw(now.at, link, attempt) {
+                Withdrawn::Queued => self.hand_back(link, attempt, ReturnReason::Cancelled, out),
                 Withdrawn::Running => out.push(WorkerOutput::Interrupt(link, attempt)),
                 // It ended meanwhile: its `Finished` is under way.
+                Withdrawn::Unknown => {}
+            },
+            ToWorker::Recall(attempt) => match self.attempts.withdraw(now.at, link, attempt) {
+                Withdrawn::Queued => self.hand_back(link, attempt, ReturnReason::Recalled, out),
+                Withdrawn::Running => out.push(WorkerOutput::Send(link, ToClient::TooLate(attempt))),
+                // As above.
                 Withdrawn::Unknown => {}
             },
             ToWorker::Ping(nonce) => {
@@ -330,51 +293,62 @@ impl WorkerMachine {
                 out.push(WorkerOutput::Send(link, ToClient::Pong(pong)));
             }
             ToWorker::Bye => {
-                out.push(WorkerOutput::Close(link));
-                self.drop_link(link, LinkError::Closed, out);
+                self.drop_link(now, link, LinkError::Closed, out);
                 self.hello_within(now, limits::HELLO_TTL / 4);
             }
-            ToWorker::Open(_)
-            | ToWorker::Data(_)
-            | ToWorker::Taken(_)
-            | ToWorker::Standby(_)
-            | ToWorker::Ack(_)
-            | ToWorker::Recall(_) => {}
+            ToWorker::Data(_) | ToWorker::Taken(_) | ToWorker::Standby(_) | ToWorker::Ack(_) => {}
         }
     }
 
-    fn on_submit(&mut self, link: LinkId, submit: Submit, out: &mut Vec<WorkerOutput>) {
+    fn on_submit(&mut self, now: Now, link: LinkId, submit: Submit, out: &mut Vec<WorkerOutput>) {
         let Some(client) = self.links.get_mut(&link) else { return };
         let attempt = submit.attempt;
+        client.has_submitted = true;
         let credited = client.demand.on_submit();
-        let cpus = submit.task.cpus();
-        let runs_here = self.config.offer.runtimes.contains(&submit.task.runtime) && cpus <= self.config.offer.slots;
         let back = if self.draining {
             Some(ReturnReason::Draining)
         } else if !credited {
             Some(ReturnReason::NoCredit)
-        } else if !runs_here {
+        } else if !runs_here(&submit.task, &self.config.offer) {
             Some(ReturnReason::Mismatch)
         } else {
             None
         };
         if let Some(why) = back {
             out.push(WorkerOutput::Send(link, ToClient::Returned(Returned { attempt, why })));
-        } else if let Err(failure) = submit.task.check() {
+            return;
+        }
+        if let Err(failure) = submit.task.check() {
             let ended = Ended::Failed(failure);
             let finished = Finished { attempt, ended, value: Default::default(), outputs: Vec::new(), ran_us: 0 };
             out.push(WorkerOutput::Send(link, ToClient::Finished(finished)));
-        } else if self.attempts.queue(link, attempt, cpus, submit.task.stdin) {
+            return;
+        }
+        let task = &submit.task;
+        let waiting = Waiting {
+            attempt,
+            // All slots: then nothing runs beside it (S-04).
+            cpus: if submit.alone { self.config.offer.slots } else { task.cpus() },
+            memory_mib: task.memory_mib,
+            priority: task.priority,
+            stdin: task.stdin,
+        };
+        if self.attempts.queue(now.at, link, &client.verified.user, waiting) {
             out.push(WorkerOutput::Stage(link, Box::new(submit)));
         } else {
-            out.push(WorkerOutput::Close(link));
-            self.drop_link(link, LinkError::Broken("it used the id of an attempt twice".to_owned()), out);
+            self.drop_link(now, link, LinkError::Broken("its ids of attempts do not rise".to_owned()), out);
         }
     }
 
-    fn on_ended(&mut self, link: LinkId, finished: Finished, out: &mut Vec<WorkerOutput>) {
+    /// Tells the driver and the client of an attempt that was withdrawn from the queue (S-04).
+    fn hand_back(&mut self, link: LinkId, attempt: AttemptId, why: ReturnReason, out: &mut Vec<WorkerOutput>) {
+        out.push(WorkerOutput::Kill(link, attempt));
+        out.push(WorkerOutput::Send(link, ToClient::Returned(Returned { attempt, why })));
+    }
+
+    fn on_ended(&mut self, now: Now, link: LinkId, finished: Finished, out: &mut Vec<WorkerOutput>) {
         // One that was handed back while it ended has had its answer (S-04).
-        if !self.attempts.on_ended(link, finished.attempt) {
+        if !self.attempts.on_ended(now.at, link, finished.attempt) {
             return;
         }
         if let Some(client) = self.links.get_mut(&link) {
@@ -393,14 +367,21 @@ impl WorkerMachine {
         }
     }
 
-    /// Grants credits where there is demand.
-    fn grant(&mut self, out: &mut Vec<WorkerOutput>) {
+    /// Grants credits where there is demand: to the link from which something came, or to all when users begin or cease to compete.
+    fn grant(&mut self, touched: Option<LinkId>, out: &mut Vec<WorkerOutput>) {
         if self.draining {
             return;
         }
-        for (link, client) in &mut self.links {
+        let contended = self.attempts.is_contended();
+        let turned = std::mem::replace(&mut self.contended, contended) != contended;
+        let links = match touched {
+            Some(link) if !turned => self.links.connected(link..=link),
+            None if !turned => return,
+            _ => self.links.connected(LinkId(0)..=LinkId(u64::MAX)),
+        };
+        for (link, client) in links {
             let held = self.attempts.held(*link);
-            if let Some(credits) = client.demand.grant(self.config.offer.slots, held) {
+            if let Some(credits) = client.demand.grant(self.config.offer.slots, held, contended) {
                 out.push(WorkerOutput::Send(*link, ToClient::Credit(credits)));
             }
         }
@@ -411,16 +392,11 @@ impl WorkerMachine {
             return;
         }
         self.hello_at = None;
-        for link in self.links.keys() {
-            out.push(WorkerOutput::Send(*link, ToClient::Draining));
+        for link in self.links.ids() {
+            out.push(WorkerOutput::Send(link, ToClient::Draining));
         }
-        for (link, attempt) in self.attempts.withdraw_queued() {
-            out.push(WorkerOutput::Kill(link, attempt));
-            let returned = Returned { attempt, why: ReturnReason::Draining };
-            out.push(WorkerOutput::Send(link, ToClient::Returned(returned)));
-        }
-        let running = self.attempts.running().count();
-        out.push(WorkerOutput::Report(WorkerReport::Draining { running }));
+        let (running, queued) = (self.attempts.running().count(), self.attempts.queued());
+        out.push(WorkerOutput::Report(WorkerReport::Draining { running, queued }));
     }
 
     fn leave(&mut self, now: Now, out: &mut Vec<WorkerOutput>) {
@@ -428,8 +404,8 @@ impl WorkerMachine {
         let bye = Message::Bye(Bye { process: self.me.secret.process_key() });
         let line = self.speaker.line(now, bye);
         out.push(WorkerOutput::Publish(line));
-        let links = std::mem::take(&mut self.links).into_keys().chain(self.answers.drain());
-        out.extend(links.map(WorkerOutput::Close));
+        out.extend(std::mem::take(&mut self.links).ids().into_iter().map(WorkerOutput::Close));
+        out.extend(self.answers.drain().into_iter().map(WorkerOutput::Abandon));
         out.push(WorkerOutput::Drained);
     }
 
@@ -449,7 +425,20 @@ impl WorkerMachine {
         LinkId(self.next_link)
     }
 
+    fn new_connection_id(&mut self) -> ConnectionId {
+        self.next_connection += 1;
+        ConnectionId(self.next_connection)
+    }
+
     fn process(&self) -> ProcessKey {
         self.me.secret.process_key()
     }
+}
+
+/// Whether a worker with this offer can ever run such a task (S-03).
+fn runs_here(task: &TaskSpec, offer: &Offer) -> bool {
+    offer.runtimes.contains(&task.runtime)
+        && task.cpus() <= offer.slots
+        && task.memory_mib <= offer.memory_mib
+        && task.labels.iter().all(|label| offer.labels.contains(label))
 }

@@ -1,0 +1,210 @@
+//! Who gets which task, and what becomes of a task whose attempt ended (S-01 to S-06).
+
+use p2p_proto::ids::{AttemptId, TaskId};
+use p2p_proto::link::item::{Finished, Returned, Submit};
+use p2p_proto::link::{LinkError, ToWorker};
+use p2p_proto::task::TaskSpec;
+
+use super::tasks::After;
+use super::{ClientMachine, ClientOutput, Outcome};
+use crate::LinkId;
+use crate::machine::Now;
+
+impl ClientMachine {
+    pub(super) fn on_submit(&mut self, id: TaskId, spec: TaskSpec) {
+        if let Some(class) = self.tasks.add(id, spec) {
+            self.workers.on_class(class, &self.tasks);
+        }
+    }
+
+    pub(super) fn on_cancel(&mut self, task: TaskId, out: &mut Vec<ClientOutput>) {
+        let Some(cancelling) = self.tasks.cancel(task) else { return };
+        cancel(cancelling.attempts, out);
+        if cancelling.over {
+            out.push(ClientOutput::Outcome(task, Outcome::Cancelled));
+        }
+    }
+
+    pub(super) fn on_started(&mut self, now: Now, link: LinkId, attempt: AttemptId, out: &mut Vec<ClientOutput>) {
+        let Some(task) = self.workers.task_of(link, attempt) else { return };
+        if self.tasks.on_started(task, attempt) {
+            if let Some(class) = self.tasks.class_of(task) {
+                self.stragglers.on_started(now, task, attempt, class, &self.tasks);
+            }
+            out.push(ClientOutput::Started { task, attempt });
+        }
+    }
+
+    pub(super) fn on_finished(&mut self, now: Now, link: LinkId, finished: Finished, out: &mut Vec<ClientOutput>) {
+        let Some(worker) = self.workers.get_mut(link) else { return };
+        worker.returns = 0;
+        let (name, process) = (worker.name.clone(), worker.process);
+        self.calls.forget_failures(process);
+        let attempt = finished.attempt;
+        self.stragglers.on_ended(attempt);
+        let Some(task) = self.workers.on_ended(now, link, attempt) else { return };
+        let class = self.tasks.class_of(task);
+        let Some(others) = self.tasks.on_finished(task, attempt) else { return };
+        if let Some(class) = class {
+            self.tasks.classes_mut().on_ran(class, finished.ran_us);
+        }
+        // The first outcome wins.
+        cancel(others, out);
+        out.push(ClientOutput::Outcome(task, Outcome::Finished { worker: name, finished }));
+    }
+
+    pub(super) fn on_returned(&mut self, now: Now, link: LinkId, returned: Returned, out: &mut Vec<ClientOutput>) {
+        let attempt = returned.attempt;
+        let Some(task) = self.workers.on_ended(now, link, attempt) else { return };
+        self.stragglers.on_ended(attempt);
+        let never_takes = self.workers.on_returned(link, returned.why);
+        if never_takes && let Some(class) = self.tasks.class_of(task) {
+            self.workers.exclude(link, class);
+            self.calls.look_again();
+        }
+        if let Some(after) = self.tasks.on_returned(task, attempt) {
+            self.on_attempt_over(task, attempt, after, out);
+        }
+    }
+
+    /// The output of an attempt that the reader does not see waits for room.
+    pub(super) fn on_crowded(&mut self, task: TaskId, attempt: AttemptId, out: &mut Vec<ClientOutput>) {
+        if let Some((link, attempt)) = self.tasks.on_crowded(task, attempt) {
+            cancel(vec![(link, attempt)], out);
+            out.push(ClientOutput::Withdraw { task, attempt });
+        }
+    }
+
+    /// The link has no connection: what it had may be lost.
+    pub(super) fn on_attempts_broken(&mut self, link: LinkId, out: &mut Vec<ClientOutput>) {
+        self.workers.tell_again();
+        for (attempt, task, may_have_run) in self.workers.attempts_of(link) {
+            self.stragglers.on_ended(attempt);
+            if let Some(After::Cancelled) = self.tasks.on_broken(task, attempt, may_have_run) {
+                out.push(ClientOutput::Outcome(task, Outcome::Cancelled));
+            }
+        }
+    }
+
+    /// The link has a connection again, before it was given up.
+    pub(super) fn on_attempts_resumed(&mut self, link: LinkId) {
+        self.workers.tell_again();
+        for (attempt, task, _) in self.workers.attempts_of(link) {
+            self.tasks.on_resumed(task, attempt);
+        }
+    }
+
+    /// The link has had no connection for so long that its tasks start elsewhere too, if they may (L-06). Returns how many do.
+    pub(super) fn start_elsewhere(&mut self, link: LinkId) -> usize {
+        // The last one first: each goes ahead of the others, and they keep their order.
+        let attempts = self.workers.attempts_of(link).into_iter().rev();
+        attempts.filter(|(attempt, task, _)| self.tasks.elsewhere(*task, *attempt)).count()
+    }
+
+    /// The link is over, and with it its attempts. Returns how many tasks wait for another worker.
+    ///
+    /// Nobody is to blame when its process lives.
+    pub(super) fn lose_attempts(
+        &mut self,
+        link: LinkId,
+        error: &LinkError,
+        process_lives: bool,
+        out: &mut Vec<ClientOutput>,
+    ) -> usize {
+        let attempts = self.workers.attempts_of(link);
+        let Some(worker) = self.forget_link(link, out) else { return 0 };
+        let mut again = 0;
+        for (attempt, task, may_have_run) in attempts.into_iter().rev() {
+            self.stragglers.on_ended(attempt);
+            let broken = self.tasks.on_broken(task, attempt, may_have_run);
+            let by = (!process_lives).then(|| (worker.process, worker.name.clone()));
+            let Some(after) = broken.or_else(|| self.tasks.on_lost(task, attempt, by)) else { continue };
+            again += usize::from(after == After::Again);
+            match after {
+                After::Lost { losses } => {
+                    let (worker, error) = (worker.name.clone(), error.clone());
+                    out.push(ClientOutput::Outcome(task, Outcome::Lost { worker, error, losses }));
+                }
+                after => self.on_attempt_over(task, attempt, after, out),
+            }
+        }
+        again
+    }
+
+    fn on_attempt_over(&mut self, task: TaskId, attempt: AttemptId, after: After, out: &mut Vec<ClientOutput>) {
+        match after {
+            After::Again | After::GoesOn => out.push(ClientOutput::Withdraw { task, attempt }),
+            After::Cancelled | After::Lost { .. } => out.push(ClientOutput::Outcome(task, Outcome::Cancelled)),
+        }
+    }
+
+    /// Gives waiting tasks to workers that granted credits, calls some back that could start at once elsewhere, and tells workers what
+    /// waits.
+    pub(super) fn assign(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
+        self.copy_stragglers(now);
+        let mut served = None;
+        // A class may empty itself meanwhile, so each is looked for behind the last one.
+        while let Some(class) = self.tasks.waiting_after(served) {
+            served = Some(class);
+            while let Some(front) = self.tasks.front(class) {
+                let task = front.task;
+                let best = self.workers.best(class, front.unqueued, |link| self.tasks.is_with(task, link));
+                let Some(link) = best else {
+                    let takes = |link| !self.tasks.is_with(task, link);
+                    if front.copy && (self.tasks.waits_behind(class) || !self.workers.could_start(class, takes)) {
+                        self.tasks.drop_copy(task);
+                        continue;
+                    }
+                    break;
+                };
+                let Some(name) = self.workers.get_mut(link).map(|worker| worker.name.clone()) else { break };
+                let Some(begun) = self.tasks.start(task, link) else { break };
+                let attempt = begun.attempt;
+                self.workers.on_submit(link, attempt, task);
+                // In this order: what streams in follows its `Submit`.
+                let submit = Submit { attempt, task: begun.spec, alone: begun.alone };
+                out.push(ClientOutput::Send(link, ToWorker::Submit(submit)));
+                out.push(ClientOutput::Attempt { task, link, attempt, worker: name });
+            }
+        }
+        if self.tasks.queued() == 0 {
+            let recalls = self.workers.recalls(&self.tasks);
+            out.extend(recalls.into_iter().map(|(link, attempt)| ClientOutput::Send(link, ToWorker::Recall(attempt))));
+        }
+        self.tell_wants(now, out);
+    }
+
+    /// Lets copies of attempts that straggle wait, when nothing else does.
+    fn copy_stragglers(&mut self, now: Now) {
+        if self.stragglers.wake_at().is_none_or(|at| at > now.at) {
+            return;
+        }
+        let quiet = self.tasks.queued() == 0;
+        let (tasks, workers) = (&self.tasks, &self.workers);
+        let could = |task, class| quiet && workers.could_start(class, |link| !tasks.is_with(task, link));
+        for task in self.stragglers.due(now, tasks, could) {
+            self.tasks.copy(task);
+        }
+    }
+
+    /// Tells workers how much waits for them, where what they know is too far from that.
+    fn tell_wants(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
+        let queued = self.tasks.queued();
+        if !self.workers.must_hear(queued) {
+            return;
+        }
+        for link in self.workers.ids() {
+            let tasks = match queued {
+                0 => self.workers.movable(link),
+                _ => self.tasks.waiting_for(|class| self.workers.fits(link, class)),
+            };
+            if let Some(want) = self.workers.want(now, link, tasks) {
+                out.push(ClientOutput::Send(link, ToWorker::Want(want)));
+            }
+        }
+    }
+}
+
+fn cancel(attempts: Vec<(LinkId, AttemptId)>, out: &mut Vec<ClientOutput>) {
+    out.extend(attempts.into_iter().map(|(link, attempt)| ClientOutput::Send(link, ToWorker::Cancel(attempt))));
+}

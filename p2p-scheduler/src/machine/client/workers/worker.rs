@@ -1,0 +1,146 @@
+//! One linked worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use p2p_proto::board::message::Offer;
+use p2p_proto::ids::{AttemptId, PeerName, ProcessKey, TaskId};
+use p2p_proto::link::LinkPath;
+use p2p_proto::link::item::{Pong, Want};
+
+use super::super::Needs;
+use super::super::links::Carrier;
+use super::super::tasks::{ClassId, Tasks};
+use crate::machine::Now;
+use crate::machine::directory::Present;
+
+/// How finely load is compared: attempts per slot in 1/1024.
+pub(super) const LOAD_UNIT: u64 = 1024;
+
+/// One linked worker.
+#[derive(Debug)]
+pub(in super::super) struct Worker {
+    pub(in super::super) name: PeerName,
+    pub(in super::super) process: ProcessKey,
+    pub(in super::super) path: LinkPath,
+    /// Who it is, to be called again.
+    pub(in super::super) present: Present,
+    pub(in super::super) carrier: Carrier,
+    pub(in super::super) slots: u32,
+    pub(in super::super) offer: Offer,
+    /// In the order in which it got them: it runs the first ones first.
+    pub(in super::super) attempts: BTreeMap<AttemptId, TaskId>,
+    pub(in super::super) draining: bool,
+    pub(in super::super) round_trip: Option<Duration>,
+    pub(in super::super) load: Option<Pong>,
+    /// Attempts that it handed back since the last one that it finished.
+    pub(in super::super) returns: u32,
+    pub(super) credits: u32,
+    /// Attempts that it was asked to hand back, and has not answered about.
+    pub(super) recalled: BTreeSet<AttemptId>,
+    /// What it believes that waits: the last `Want`, less what it was sent since.
+    pub(super) told: Want,
+    /// When so little of that is left, it is to hear how much there is now.
+    pub(super) hear_below: u32,
+    pub(super) ping_sent: Option<Duration>,
+    pub(super) ping_at: Duration,
+    pub(super) idle_since: Duration,
+    /// By class: whether it could ever run such a task.
+    fits: Vec<bool>,
+    /// What it offered and did not take.
+    excluded: BTreeSet<ClassId>,
+}
+
+impl Worker {
+    pub(super) fn new(now: Now, present: Present, path: LinkPath, carrier: Carrier) -> Self {
+        let offer = present.offer.clone().unwrap_or_default();
+        Self {
+            name: present.name.clone(),
+            process: present.verified.keys.process,
+            path,
+            present,
+            carrier,
+            slots: offer.slots,
+            offer,
+            attempts: BTreeMap::new(),
+            draining: false,
+            round_trip: None,
+            load: None,
+            returns: 0,
+            credits: 0,
+            recalled: BTreeSet::new(),
+            told: Want::default(),
+            hear_below: 0,
+            ping_sent: None,
+            ping_at: now.at,
+            idle_since: now.at,
+            fits: Vec::new(),
+            excluded: BTreeSet::new(),
+        }
+    }
+
+    pub(in super::super) fn fits(&self, class: ClassId) -> bool {
+        !self.draining && self.fits.get(class.0).copied().unwrap_or(false)
+    }
+
+    /// Whether it offers what such a task needs.
+    pub(in super::super) fn could_run(&self, needs: &Needs) -> bool {
+        !self.draining && !self.carrier.is_broken() && needs.fit(self.slots, &self.offer)
+    }
+
+    /// Works out anew what it could run.
+    pub(super) fn refit(&mut self, tasks: &Tasks) {
+        let fits = tasks
+            .classes()
+            .iter()
+            .map(|(class, needs)| needs.fit(self.slots, &self.offer) && !self.excluded.contains(&class));
+        self.fits = fits.collect();
+    }
+
+    /// There is a new kind of tasks.
+    pub(super) fn refit_one(&mut self, class: ClassId, tasks: &Tasks) {
+        self.excluded.remove(&class);
+        if self.fits.len() <= class.0 {
+            self.fits.resize(class.0 + 1, false);
+        }
+        self.fits[class.0] = tasks.needs(class).fit(self.slots, &self.offer);
+    }
+
+    /// It offered this and does not take it.
+    pub(super) fn exclude(&mut self, class: ClassId) {
+        self.excluded.insert(class);
+        if let Some(fits) = self.fits.get_mut(class.0) {
+            *fits = false;
+        }
+    }
+
+    /// Its load, if it can be given a task.
+    pub(super) fn readiness(&self) -> Option<u64> {
+        let load = || self.attempts.len() as u64 * LOAD_UNIT / u64::from(self.slots.max(1));
+        (self.credits > 0 && !self.carrier.is_broken()).then(load)
+    }
+
+    /// Attempts that wait there, as far as this client's own fill its slots, and were not asked back.
+    pub(super) fn excess(&self) -> u32 {
+        if self.carrier.is_broken() || self.draining {
+            return 0;
+        }
+        let held = self.attempts.len().saturating_sub(self.recalled.len());
+        u32::try_from(held).unwrap_or(u32::MAX).saturating_sub(self.slots)
+    }
+
+    /// Whether it is to be pinged when its time comes.
+    pub(super) fn pings(&self) -> bool {
+        self.ping_sent.is_none() && !self.carrier.is_broken()
+    }
+
+    /// Whether it has work, or knows of some.
+    pub(in super::super) fn is_busy(&self) -> bool {
+        !self.attempts.is_empty() || self.told.tasks > 0
+    }
+
+    /// Whether this client does not fill its slots.
+    pub(super) fn may_start(&self) -> bool {
+        !self.carrier.is_broken() && !self.draining && self.attempts.len() < self.slots as usize
+    }
+}
