@@ -246,7 +246,7 @@ impl TaskState {
             },
             Outcome::Cancelled if !self.cancel_asked => Some("nobody cancelled it".to_owned()),
             Outcome::Lost { .. } if troubles == 0 => Some("nothing was ever cut".to_owned()),
-            Outcome::Lost { losses, .. } if *losses < limits::LOSSES && !self.spec.once && !self.spec.stdin => {
+            Outcome::Lost { losses, .. } if losses.len() < limits::LOSSES as usize && !self.spec.once && !self.spec.stdin => {
                 Some("it may be tried again".to_owned())
             }
             _ => None,

@@ -99,6 +99,7 @@ impl Run<'_> {
         }
         self.run_to(self.world.at + limits::LINK_IDLE * 2 + CLOSE_BOUND)?;
         self.expect("links of clients with nothing to do", self.world.connections())?;
+        self.expect("ends of links that have no connection", self.world.link_ends())?;
         self.expect("attempts of tasks that are over", self.world.attempts())?;
         for worker in (0..self.plan.workers.len()).filter_map(|seat| self.at(Seat::Worker(seat))).collect::<Vec<_>>() {
             self.world.worker_input(worker, WorkerInput::Drain);

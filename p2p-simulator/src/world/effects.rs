@@ -1,17 +1,14 @@
 //! Inputs into machines, and what becomes of their outputs.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use p2p_proto::board::BoardEvent;
-use p2p_proto::link::item::Item;
-use p2p_proto::link::{Hints, LinkError, LinkPath, ToClient, ToWorker, record};
-use p2p_scheduler::LinkId;
+use p2p_proto::link::{Hints, ToWorker};
 use p2p_scheduler::machine::client::{ClientInput, ClientOutput};
 use p2p_scheduler::machine::host::{HostInput, HostOutput};
 use p2p_scheduler::machine::worker::{WorkerInput, WorkerOutput};
 
-use super::wires::LATENCY;
-use super::{End, Happening, Machine, Peer, World};
+use super::{Machine, Peer, Plug, World};
 use crate::ledger::Violation;
 
 impl World {
@@ -38,52 +35,14 @@ impl World {
         }
     }
 
-    pub(super) fn on_prepared(&mut self, (peer, link): End) {
-        let hints = Ok(Hints::default());
-        match &self.places[peer].machine {
-            Machine::Worker(_) => self.worker_input(peer, WorkerInput::Prepared { link, hints }),
-            _ => self.client_input(peer, ClientInput::Prepared { link, hints }),
-        }
-    }
-
-    pub(super) fn on_link_up(&mut self, (peer, link): End) {
-        self.note(peer, || format!("link {} is up", link.0));
-        let path = LinkPath::Memory;
-        match &self.places[peer].machine {
-            Machine::Worker(_) => self.worker_input(peer, WorkerInput::LinkUp { link, path }),
-            _ => self.client_input(peer, ClientInput::LinkUp { link, path }),
-        }
-    }
-
-    pub(super) fn on_link_down(&mut self, (peer, link): End, error: LinkError) {
-        self.note(peer, || format!("link {} is down: {error}", link.0));
-        match &self.places[peer].machine {
-            Machine::Worker(_) => self.worker_input(peer, WorkerInput::LinkDown { link, error }),
-            _ => self.client_input(peer, ClientInput::LinkDown { link, error }),
-        }
-    }
-
-    pub(super) fn on_record(&mut self, wire: usize, (peer, link): End, bytes: &[u8]) {
-        if !self.carries(wire) {
+    pub(super) fn on_prepared(&mut self, plug: Plug) {
+        let ((peer, connection), hints) = (plug, Ok(Hints::default()));
+        if !self.wires.live.contains(&plug) {
             return;
         }
         match &self.places[peer].machine {
-            Machine::Worker(_) => match record::items::<ToWorker>(bytes).collect::<Result<Vec<_>, _>>() {
-                Ok(items) => self.worker_input(peer, WorkerInput::Items { link, items }),
-                Err(fault) => self.ledger.break_rule(Violation::new("L-03", fault.to_string())),
-            },
-            Machine::Client(_) => match record::items::<ToClient>(bytes).collect::<Result<Vec<_>, _>>() {
-                Ok(items) => {
-                    for item in &items {
-                        if let ToClient::Credit(credits) = item {
-                            self.ledger.on_credit((peer, link), i64::from(*credits));
-                        }
-                    }
-                    self.client_input(peer, ClientInput::Items { link, items });
-                }
-                Err(fault) => self.ledger.break_rule(Violation::new("L-03", fault.to_string())),
-            },
-            _ => {}
+            Machine::Worker(_) => self.worker_input(peer, WorkerInput::Prepared { connection, hints }),
+            _ => self.client_input(peer, ClientInput::Prepared { connection, hints }),
         }
     }
 
@@ -116,20 +75,25 @@ impl World {
         let Machine::Worker(machine) = &mut self.places[peer].machine else { return };
         let mut out = Vec::new();
         machine.handle(now, input, &mut out);
-        let mut sends = Sends::default();
+        let mut touched = BTreeSet::new();
         for output in out {
             match output {
                 WorkerOutput::Publish(line) => self.publish(peer, line),
-                WorkerOutput::Prepare(link) => self.later(LATENCY, Happening::Prepared((peer, link))),
-                WorkerOutput::Connect(link, plan) => self.dial((peer, link), &plan),
-                WorkerOutput::Close(link) => {
-                    self.flush(peer, link, &mut sends);
-                    self.note(peer, || format!("closes link {}", link.0));
-                    self.close((peer, link));
+                WorkerOutput::Prepare(connection) => self.prepare((peer, connection)),
+                WorkerOutput::Connect(connection, plan) => self.dial((peer, connection), &plan),
+                WorkerOutput::Attach { link, connection, open, resumes } => {
+                    self.attach((peer, link), (peer, connection), open, resumes);
+                    touched.insert(link);
                 }
+                WorkerOutput::Abandon(connection) => {
+                    self.note(peer, || format!("abandons connection {}", connection.0));
+                    self.abandon((peer, connection));
+                }
+                WorkerOutput::Close(link) => self.close((peer, link)),
                 WorkerOutput::Send(link, item) => {
                     self.note(peer, || format!("sends on link {}: {item:?}", link.0));
-                    self.push(peer, link, &item, &mut sends);
+                    self.push_to_client((peer, link), item);
+                    touched.insert(link);
                 }
                 WorkerOutput::Stage(link, submit) => self.stage((peer, link), *submit),
                 WorkerOutput::Run(link, attempt) => {
@@ -151,7 +115,9 @@ impl World {
                 }
             }
         }
-        self.flush_all(peer, sends);
+        for link in touched {
+            self.flush((peer, link));
+        }
         self.rewake(peer);
     }
 
@@ -167,25 +133,30 @@ impl World {
         let Machine::Client(machine) = &mut self.places[peer].machine else { return };
         let mut out = Vec::new();
         machine.handle(now, input, &mut out);
-        let mut sends = Sends::default();
+        let mut touched = BTreeSet::new();
         for output in out {
             match output {
                 ClientOutput::Publish(line) => self.publish(peer, line),
-                ClientOutput::Prepare(link) => self.later(LATENCY, Happening::Prepared((peer, link))),
-                ClientOutput::Connect(link, plan) => self.dial((peer, link), &plan),
-                ClientOutput::Close(link) => {
-                    self.flush(peer, link, &mut sends);
-                    self.note(peer, || format!("closes link {}", link.0));
-                    self.close((peer, link));
+                ClientOutput::Prepare(connection) => self.prepare((peer, connection)),
+                ClientOutput::Connect(connection, plan) => self.dial((peer, connection), &plan),
+                ClientOutput::Attach { link, connection, open, resumes } => {
+                    self.attach((peer, link), (peer, connection), open, resumes);
+                    touched.insert(link);
                 }
+                ClientOutput::Abandon(connection) => {
+                    self.note(peer, || format!("abandons connection {}", connection.0));
+                    self.abandon((peer, connection));
+                }
+                ClientOutput::Close(link) => self.close((peer, link)),
                 ClientOutput::Send(link, item) => {
                     self.note(peer, || format!("sends on link {}: {}", link.0, short(&item)));
                     if let ToWorker::Submit(submit) = &item {
-                        let worker = self.partner((peer, link)).map(|(worker, _)| worker);
+                        let worker = self.partner_peer((peer, link));
                         self.ledger.on_submit((peer, link), worker);
                         self.last_attempt = self.last_attempt.max(submit.attempt);
                     }
-                    self.push(peer, link, &item, &mut sends);
+                    self.push_to_worker((peer, link), item);
+                    touched.insert(link);
                 }
                 ClientOutput::Outcome(task, outcome) => {
                     self.note(peer, || format!("outcome of task {}: {outcome:?}", task.0));
@@ -202,7 +173,9 @@ impl World {
                 }
             }
         }
-        self.flush_all(peer, sends);
+        for link in touched {
+            self.flush((peer, link));
+        }
         self.rewake(peer);
     }
 
@@ -227,32 +200,7 @@ impl World {
             self.wakes.insert((wake, peer));
         }
     }
-
-    fn push<T: Item>(&mut self, peer: Peer, link: LinkId, item: &T, sends: &mut Sends) {
-        let record = sends.entry(link).or_default();
-        if !record::append(item, record) {
-            let full = std::mem::take(record);
-            record::append(item, record);
-            self.send((peer, link), full);
-        }
-        self.items += 1;
-    }
-
-    fn flush(&mut self, peer: Peer, link: LinkId, sends: &mut Sends) {
-        if let Some(record) = sends.remove(&link) {
-            self.send((peer, link), record);
-        }
-    }
-
-    fn flush_all(&mut self, peer: Peer, sends: Sends) {
-        for (link, record) in sends {
-            self.send((peer, link), record);
-        }
-    }
 }
-
-/// Records that are being filled: what one call sends on a link travels together.
-type Sends = BTreeMap<LinkId, Vec<u8>>;
 
 /// An item for people, without the payload.
 fn short(item: &ToWorker) -> String {

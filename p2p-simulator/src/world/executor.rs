@@ -178,7 +178,7 @@ impl World {
 
     /// Nothing runs where it may not (I-08, S-03).
     fn check_place(&mut self, end: End, work: &Work) {
-        let Some(client) = self.partner(end).map(|(client, _)| client) else { return };
+        let Some(client) = self.partner_peer(end) else { return };
         let (user, owner) = (self.places[client].me.user.clone(), work.task.and_then(|task| self.ledger.owner(task)));
         let Some(offer) = &self.places[end.0].offer else { return };
         let allowed = offer.allow.as_ref().is_none_or(|allow| allow.contains(&user));

@@ -6,6 +6,7 @@
 //! | `place` | the processes: who they are, when they start and end |
 //! | `board` | what the board does to lines |
 //! | `wires` | the connections that links are made of |
+//! | `links` | the streams that connections carry |
 //! | `executor` | attempts at work |
 //! | `effects` | inputs into machines, and what becomes of their outputs |
 //! | `scenario` | what tests ask a world |
@@ -13,6 +14,7 @@
 mod board;
 mod effects;
 mod executor;
+mod links;
 mod place;
 mod scenario;
 mod wires;
@@ -24,12 +26,13 @@ use p2p_proto::board::{BoardEvent, Line};
 use p2p_proto::ids::{AttemptId, TaskId};
 use p2p_proto::link::LinkError;
 use p2p_proto::task::Ended;
-use p2p_scheduler::LinkId;
+use p2p_scheduler::{ConnectionId, LinkId};
 use p2p_scheduler::machine::Now;
 
 use self::board::Board;
 pub use self::board::Weather;
 use self::executor::Executor;
+use self::links::Links;
 pub use self::executor::{plan_task, task, task_of, time_of};
 use self::place::Place;
 pub use self::place::{Machine, offer};
@@ -48,16 +51,20 @@ pub type Peer = usize;
 /// One side of a link.
 pub type End = (Peer, LinkId);
 
+/// One side of a connection.
+type Plug = (Peer, ConnectionId);
+
 /// What will happen.
 #[derive(Debug)]
 enum Happening {
     Board(Peer, BoardEvent),
     Line(Peer, Line),
-    Prepared(End),
-    LinkUp(End),
-    LinkDown(End, LinkError),
+    Prepared(Plug),
+    Connected(Plug),
+    Disconnected(Plug, LinkError),
+    ClosedAnyway(Plug),
     /// A record on this wire.
-    Record(usize, End, Vec<u8>),
+    Record(usize, Plug, Vec<u8>),
     Ended(End, AttemptId, Ended),
     NobodyCame([u8; 32]),
     /// What runs there ends its process.
@@ -70,8 +77,9 @@ impl Happening {
         match self {
             Self::Board(peer, _) | Self::Line(peer, _) | Self::Poisoned(peer) => Some(*peer),
             Self::Prepared((peer, _))
-            | Self::LinkUp((peer, _))
-            | Self::LinkDown((peer, _), _)
+            | Self::Connected((peer, _))
+            | Self::ClosedAnyway((peer, _))
+            | Self::Disconnected((peer, _), _)
             | Self::Record(_, (peer, _), _)
             | Self::Ended((peer, _), ..) => Some(*peer),
             Self::NobodyCame(_) => None,
@@ -108,6 +116,7 @@ pub struct World {
     sequence: u64,
     board: Board,
     wires: Wires,
+    links: Links,
     executor: Executor,
     next_task: u64,
     machines: BTreeMap<String, [u8; 32]>,
@@ -134,6 +143,7 @@ impl World {
             sequence: 0,
             board: Board::default(),
             wires: Wires::default(),
+            links: Links::default(),
             executor: Executor::default(),
             next_task: 0,
             machines: BTreeMap::new(),
@@ -193,10 +203,11 @@ impl World {
         match happening {
             Happening::Board(peer, event) => self.on_board(peer, event),
             Happening::Line(peer, line) => self.on_line(peer, line),
-            Happening::Prepared(end) => self.on_prepared(end),
-            Happening::LinkUp(end) => self.on_link_up(end),
-            Happening::LinkDown(end, error) => self.on_link_down(end, error),
-            Happening::Record(wire, end, bytes) => self.on_record(wire, end, &bytes),
+            Happening::Prepared(plug) => self.on_prepared(plug),
+            Happening::Connected(plug) => self.on_connected(plug),
+            Happening::Disconnected(plug, error) => self.on_disconnected(plug, error),
+            Happening::ClosedAnyway(plug) => self.on_closed_anyway(plug),
+            Happening::Record(wire, plug, bytes) => self.on_record(wire, plug, &bytes),
             Happening::Ended(end, attempt, ended) => self.on_ended(end, attempt, ended),
             Happening::NobodyCame(key) => self.on_nobody_came(key),
             Happening::Poisoned(peer) => {

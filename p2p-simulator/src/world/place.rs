@@ -1,6 +1,6 @@
 //! The processes of a world: who they are, when they start, sleep and end.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use p2p_proto::board::BoardEvent;
@@ -215,7 +215,8 @@ impl World {
         self.places[peer].machine = Machine::Gone;
         self.places[peer].asleep_until = None;
         self.rewake(peer);
-        self.forget_dials(peer);
+        self.forget_connections(peer);
+        self.forget_links(peer);
         self.ledger.on_client_gone(peer);
         let ended = self.executor.on_gone(peer);
         for task in ended {
@@ -255,5 +256,5 @@ impl World {
 /// A worker with so many slots for these runtimes.
 pub fn offer(slots: u32, runtimes: &[&str]) -> WorkerOffer {
     let runtimes = runtimes.iter().map(|runtime| (*runtime).to_owned()).collect();
-    WorkerOffer { offer: Offer { slots, runtimes, ..Offer::default() }, allow: None::<BTreeSet<UserName>> }
+    WorkerOffer { offer: Offer { slots, runtimes, ..Offer::default() }, allow: None, weights: BTreeMap::new() }
 }

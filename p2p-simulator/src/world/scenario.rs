@@ -191,12 +191,7 @@ impl World {
 
     /// Links that this peer has.
     pub fn links(&self, peer: Peer) -> usize {
-        self.ends_of(peer).len()
-    }
-
-    /// The peer's links, oldest first.
-    pub fn links_of(&self, peer: Peer) -> Vec<LinkId> {
-        self.ends_of(peer).into_iter().map(|(_, link)| link).collect()
+        self.links_of(peer).len()
     }
 
     /// The other end of a link.
