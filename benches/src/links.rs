@@ -133,7 +133,13 @@ pub fn transport() -> WormholeTransport {
 fn connect(pending: Box<dyn PendingLink>, role: PeerRole, theirs: Hints) -> Result<Connected> {
     let (client, worker) = sessions();
     let session = if role == PeerRole::Client { client } else { worker };
-    Ok(block_on(pending.connect(ConnectPlan { role, transit_key: TransitKey([42; 32]), theirs, session }))?)
+    Ok(block_on(pending.connect(ConnectPlan {
+        role,
+        transit_key: TransitKey([42; 32]),
+        theirs,
+        session,
+        patient: false,
+    }))?)
 }
 
 /// Both ends of one session; each process uses one of them.

@@ -9,8 +9,8 @@
 
 mod commands;
 mod home;
-mod needs;
 mod map;
+mod needs;
 mod options;
 mod outputs;
 mod say;

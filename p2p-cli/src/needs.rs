@@ -3,12 +3,11 @@
 use bytesize::ByteSize;
 use clap::Args;
 use p2p_proto::limits;
+use p2p_proto::task::Failure;
 use p2p_scheduler::Task;
 
-use crate::trouble::{Code, Trouble};
-
 /// What a task demands of a worker.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Needs {
     /// Slots that a task takes.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::SLOTS)))]
@@ -32,13 +31,13 @@ impl Needs {
     ///
     /// # Errors
     /// When there are too many labels, or one is too long.
-    pub fn of(&self, task: Task) -> Result<Task, Trouble> {
+    pub fn of(&self, task: Task) -> Result<Task, Failure> {
         let mut task = task.cpus(self.cpus).priority(self.priority);
         if let Some(memory) = self.mem {
             task = task.memory_mib(mib(memory));
         }
         for label in &self.labels {
-            task = task.label(label).map_err(|failure| Trouble::new(Code::Usage, failure.message))?;
+            task = task.label(label)?;
         }
         Ok(task)
     }

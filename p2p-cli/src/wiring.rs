@@ -80,8 +80,13 @@ impl Wiring {
 
     /// A client of the cluster.
     pub fn client(&self) -> Result<Client, Trouble> {
+        self.client_with_grace(p2p_proto::limits::GRACE)
+    }
+
+    /// A client of the cluster that waits so long for a worker whose connection broke.
+    pub fn client_with_grace(&self, grace: Duration) -> Result<Client, Trouble> {
         let store = Arc::clone(&self.home) as Arc<dyn p2p_scheduler::TrustStore>;
-        Client::join(&self.member, self.board(), self.transport(), store)
+        Client::join_with_grace(&self.member, self.board(), self.transport(), store, grace)
             .map_err(|fault| Trouble::system("a client cannot be made", fault))
     }
 }
@@ -219,6 +224,11 @@ pub fn say_report(report: &ClientReport) {
         ClientReport::Broken { worker, error, .. } => {
             say::info(&format!(
                 "the connection to {worker} broke ({error}); its tasks go on there, and it is called again"
+            ));
+        }
+        ClientReport::Elsewhere { worker, tasks } => {
+            say::info(&format!(
+                "{worker} is away; {tasks} of its tasks start elsewhere, and its results count if they come first"
             ));
         }
         ClientReport::Resumed { worker, path } => say::info(&format!("connected to {worker} again, {path}")),

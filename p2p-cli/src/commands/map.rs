@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use p2p_proto::task::Command;
+use p2p_scheduler::Task;
 
 use super::Signals;
 use super::run::parse_variable;
@@ -26,6 +28,7 @@ use crate::map::print::Printer;
 use crate::map::progress::Progress;
 use crate::map::sources::{self, Rows, Source};
 use crate::map::template::{Row, Template};
+use crate::needs::Needs;
 use crate::options::Common;
 use crate::say;
 use crate::trouble::{Code, Trouble};
@@ -111,13 +114,16 @@ pub struct Options {
     #[arg(long)]
     pub resume_failed: bool,
 
-    /// Slots that each task takes.
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(p2p_proto::limits::SLOTS)))]
-    pub cpus: u32,
+    #[command(flatten)]
+    pub needs: Needs,
 
     /// Never start a task a second time, even if its worker is lost.
     #[arg(long)]
     pub once: bool,
+
+    /// How long a worker goes on, and is waited for, when its connection broke or this program was stopped.
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub grace: Duration,
 
     /// How long to wait for a worker.
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = humantime::parse_duration)]
@@ -136,6 +142,8 @@ pub async fn map(common: &Common, options: Options) -> Result<ExitCode, Trouble>
     let (keep_order, wait, dry_run, delay, halt) =
         (options.keep_order, options.wait, options.dry_run, options.delay, options.halt);
     let (tag, json, joblog) = (options.tag, common.json, options.joblog.clone());
+    // Once for all: what no task may ask for is refused before the first one.
+    options.needs.of(Task::command(&Command::default()))?;
     let (plan, rows) = plan(Options { timeout, ..options })?;
     let (joblog, logged) = open_log(joblog, again, dry_run)?;
     if dry_run {
@@ -146,7 +154,7 @@ pub async fn map(common: &Common, options: Options) -> Result<ExitCode, Trouble>
         say::info(&format!("{} tasks are in the --joblog and are not run again", before.done));
     }
     let wiring = Wiring::new(common, "personal").await?;
-    let client = wiring.client()?;
+    let client = wiring.client_with_grace(options.grace)?;
     let plan = Arc::new(plan);
     let fed = feed::start(Arc::clone(&plan), rows, logged)
         .map_err(|fault| Trouble::system("a thread cannot be started", fault))?;
@@ -212,8 +220,8 @@ fn plan(options: Options) -> Result<(Plan, Rows), Trouble> {
         texts.iter().map(|text| Template::parse(text.as_bytes()).map_err(usage)).collect()
     };
     let (inputs, outputs) = (templates(&options.inputs)?, templates(&options.outputs)?);
-    let (env, timeout, cpus, once) = (options.env, options.timeout, options.cpus, options.once);
-    let plan = Plan { command, bare, inputs, outputs, env, timeout, cpus, once };
+    let (env, timeout, needs, once) = (options.env, options.timeout, options.needs, options.once);
+    let plan = Plan { command, bare, inputs, outputs, env, timeout, needs, once };
     let rows = Rows::open(sources, if options.null { 0 } else { b'\n' })?;
     Ok((plan, rows))
 }

@@ -16,8 +16,8 @@ use p2p_scheduler::{Outcome, Task, TaskEvent, TaskHandle};
 use serde_bytes::ByteBuf;
 
 use super::Signals;
-use crate::options::Common;
 use crate::needs::Needs;
+use crate::options::Common;
 use crate::outputs::Outputs;
 use crate::say;
 use crate::trouble::{Code, Trouble};
@@ -53,6 +53,10 @@ pub struct Options {
     #[arg(short = 'n', long)]
     pub no_stdin: bool,
 
+    /// How long a worker goes on, and is waited for, when its connection broke or this program was stopped.
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub grace: Duration,
+
     /// How long to wait for a worker.
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub wait: Duration,
@@ -76,7 +80,7 @@ pub async fn run(common: &Common, options: Options) -> Result<ExitCode, Trouble>
     let task = task(&options)?;
     let mut outputs = Outputs::new(&options.outputs, PathBuf::from("."))?;
     let wiring = Wiring::new(common, "personal").await?;
-    let client = wiring.client()?;
+    let client = wiring.client_with_grace(options.grace)?;
     let mut patience = Patience::new(options.wait);
     let mut handle = client.submit(task).await;
     let mut interrupts = 0;

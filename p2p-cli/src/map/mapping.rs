@@ -263,7 +263,7 @@ impl Mapping {
 
     /// How many tasks the linked workers can run at once.
     fn places(&self) -> usize {
-        let cpus = self.settings.plan.cpus.max(1);
+        let cpus = self.settings.plan.needs.cpus.max(1);
         let status = self.client.status();
         let linked = status.workers.iter().filter(|worker| worker.path.is_some() && !worker.draining);
         linked.map(|worker| (worker.slots / cpus) as usize).sum()

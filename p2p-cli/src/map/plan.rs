@@ -15,6 +15,7 @@ use serde_bytes::ByteBuf;
 
 use super::shell;
 use super::template::{Row, Template};
+use crate::needs::Needs;
 use crate::outputs::{Outputs, Wanted};
 
 /// The longest argument that Linux gives to a program, bytes (`MAX_ARG_STRLEN` less the NUL).
@@ -41,8 +42,8 @@ pub struct Plan {
     pub env: Vec<(String, String)>,
     /// `--timeout`.
     pub timeout: Option<Duration>,
-    /// `--cpus`.
-    pub cpus: u32,
+    /// `--cpus` and the like.
+    pub needs: Needs,
     /// `--once`.
     pub once: bool,
 }
@@ -91,7 +92,7 @@ impl Plan {
         let mut bytes = TASK_BYTES + line.len() as u64 + row.values.iter().map(|value| value.len() as u64).sum::<u64>();
         let argv = shell::words(&line).unwrap_or_else(|| vec![b"/bin/sh".to_vec(), b"-c".to_vec(), line]);
         let command = Command { argv: argv.into_iter().map(ByteBuf::from).collect(), env: self.env.clone() };
-        let mut task = Task::command(&command).cpus(self.cpus);
+        let mut task = self.needs.of(Task::command(&command))?;
         if let Some(limit) = self.timeout {
             task = task.timeout(limit);
         }
@@ -194,7 +195,7 @@ mod tests {
             outputs: outputs.iter().map(|text| template(text)).collect(),
             env: Vec::new(),
             timeout: None,
-            cpus: 1,
+            needs: Needs::default(),
             once: false,
         }
     }

@@ -65,6 +65,8 @@ pub struct ConnectPlan {
     pub theirs: Hints,
     /// The Noise session of the handshake; serves exactly this one connection.
     pub session: Session,
+    /// The way to the other side may be down for now: what cannot be reached is tried again until the time is over.
+    pub patient: bool,
 }
 
 /// A connected link, in two halves that may live in different tasks.

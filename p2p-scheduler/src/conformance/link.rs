@@ -193,7 +193,10 @@ async fn try_connect(
     let [client, worker] = transports;
     let client = soon("a client prepares", client.prepare()).await.expect("a client prepares");
     let worker = soon("a worker prepares", worker.prepare()).await.expect("a worker prepares");
-    let plan = |role, theirs, session| ConnectPlan { role, transit_key: TransitKey([key; 32]), theirs, session };
+    let plan = |role, theirs, session| {
+        let transit_key = TransitKey([key; 32]);
+        ConnectPlan { role, transit_key, theirs, session, patient: false }
+    };
     let [ours, theirs] = sessions;
     let (to_worker, to_client) = (plan(Role::Client, worker.hints(), ours), plan(Role::Worker, client.hints(), theirs));
     let ends = join(client.connect(to_worker), worker.connect(to_client));

@@ -11,7 +11,7 @@ use p2p_proto::link::setup::{Answer, Call};
 use p2p_proto::link::{Hints, LinkPath, TransitKey};
 use p2p_proto::task::TaskSpec;
 use p2p_proto::trust::{Credentials, Identity, Membership, MembershipClaims, ProcessCertificate, ProcessSecret};
-use p2p_scheduler::LinkId;
+use p2p_scheduler::ConnectionId;
 use p2p_scheduler::machine::client::{ClientInput, ClientMachine, ClientOutput};
 use p2p_scheduler::machine::speaker::Speaker;
 use p2p_scheduler::machine::worker::{WorkerInput, WorkerMachine, WorkerOffer, WorkerOutput};
@@ -78,7 +78,8 @@ impl Called {
     fn new() -> Self {
         let bob = me("bob", 2, Role::Worker, 0);
         let (keys, key, membership) = (bob.keys(), Some(host().machine_key()), Some(membership(&bob)));
-        let offer = WorkerOffer { offer: Offer { slots: 1, ..Offer::default() }, allow: None };
+        let offer =
+            WorkerOffer { offer: Offer { slots: 1, ..Offer::default() }, allow: None, weights: Default::default() };
         let mut machine = WorkerMachine::new(bob, offer, now(Duration::ZERO), key, membership, [3; 32]);
         machine.handle(now(Duration::ZERO), WorkerInput::Board(BoardEvent::Up), &mut Vec::new());
         Self { machine, keys, at: Duration::ZERO, calls: 0 }
@@ -91,12 +92,12 @@ impl Called {
     }
 
     /// One more process of member `number` calls, not too soon after the last one. Returns the set-up if the worker takes part in it.
-    fn call(&mut self, number: u8) -> Option<LinkId> {
+    fn call(&mut self, number: u8) -> Option<ConnectionId> {
         self.at += Duration::from_millis(200);
         self.call_at_once(number)
     }
 
-    fn call_at_once(&mut self, number: u8) -> Option<LinkId> {
+    fn call_at_once(&mut self, number: u8) -> Option<ConnectionId> {
         self.calls += 1;
         let caller = me(&format!("user{number}"), 100 + number, Role::Client, self.calls);
         let setup = SetupId(1);
@@ -129,7 +130,7 @@ fn a_worker_keeps_so_many_set_ups_and_no_more() {
     assert_eq!(open.len(), limits::HALF_OPEN);
     assert_eq!(worker.call(99), None, "a newcomer finds no room");
     let error = p2p_proto::link::LinkError::Closed;
-    worker.handle(WorkerInput::LinkDown { link: open[0], error });
+    worker.handle(WorkerInput::Disconnected { connection: open[0], error });
     assert!(worker.call(99).is_some(), "room again");
 }
 
@@ -139,13 +140,13 @@ fn a_worker_keeps_so_many_links_and_no_more() {
     let mut links = Vec::new();
     for number in 0..limits::WORKER_LINKS {
         let link = worker.call(u8::try_from(number % 32).unwrap()).expect("there is room");
-        worker.handle(WorkerInput::Prepared { link, hints: Ok(Hints::default()) });
-        worker.handle(WorkerInput::LinkUp { link, path: LinkPath::Memory });
+        worker.handle(WorkerInput::Prepared { connection: link, hints: Ok(Hints::default()) });
+        worker.handle(WorkerInput::Connected { connection: link, path: LinkPath::Memory });
         links.push(link);
     }
     assert_eq!(worker.call(50), None, "one link more than it keeps");
     let error = p2p_proto::link::LinkError::Closed;
-    worker.handle(WorkerInput::LinkDown { link: links[0], error });
+    worker.handle(WorkerInput::Disconnected { connection: links[0], error });
     assert!(worker.call(50).is_some(), "room again");
 }
 
@@ -156,7 +157,7 @@ fn a_member_begins_set_ups_so_fast_and_no_faster() {
         let at_once = std::iter::from_fn(|| {
             let link = worker.call_at_once(1)?;
             // Over at once: it takes no room.
-            worker.handle(WorkerInput::LinkDown { link, error: p2p_proto::link::LinkError::Closed });
+            worker.handle(WorkerInput::Disconnected { connection: link, error: p2p_proto::link::LinkError::Closed });
             Some(())
         });
         at_once.count()
@@ -189,7 +190,7 @@ fn client(workers: u32) -> (ClientMachine, Vec<ClientOutput>) {
     (machine, out)
 }
 
-fn prepared(out: &[ClientOutput]) -> Vec<LinkId> {
+fn prepared(out: &[ClientOutput]) -> Vec<ConnectionId> {
     let link = |output: &ClientOutput| match output {
         ClientOutput::Prepare(link) => Some(*link),
         _ => None,
@@ -209,12 +210,16 @@ fn a_call_that_nobody_answers_is_repeated_so_often_and_given_up() {
     let (mut machine, out) = client(1);
     let [link] = prepared(&out)[..] else { panic!("{out:?}") };
     let mut out = Vec::new();
-    machine.handle(now(Duration::ZERO), ClientInput::Prepared { link, hints: Ok(Hints::default()) }, &mut out);
+    machine.handle(
+        now(Duration::ZERO),
+        ClientInput::Prepared { connection: link, hints: Ok(Hints::default()) },
+        &mut out,
+    );
     let mut calls = Vec::new();
     let mut at = Duration::ZERO;
     loop {
         calls.extend(out.iter().filter_map(connect).map(|_| at));
-        if out.iter().any(|output| matches!(output, ClientOutput::Close(closed) if *closed == link)) {
+        if out.iter().any(|output| matches!(output, ClientOutput::Abandon(closed) if *closed == link)) {
             break;
         }
         out.clear();
@@ -231,7 +236,11 @@ fn answers_that_do_not_verify_are_tried_so_often_and_no_more() {
         let (mut machine, out) = client(1);
         let [link] = prepared(&out)[..] else { panic!("{out:?}") };
         let mut out = Vec::new();
-        machine.handle(now(Duration::ZERO), ClientInput::Prepared { link, hints: Ok(Hints::default()) }, &mut out);
+        machine.handle(
+            now(Duration::ZERO),
+            ClientInput::Prepared { connection: link, hints: Ok(Hints::default()) },
+            &mut out,
+        );
         let connect = out.iter().find_map(connect).expect("it calls");
         let bob = me("bob", 2, Role::Worker, 1);
         let parties = Parties { cluster: bob.cluster.clone(), caller: connect.caller, callee: bob.keys() };

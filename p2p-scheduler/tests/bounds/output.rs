@@ -203,7 +203,7 @@ fn a_worker_that_keeps_no_window_loses_its_link_and_its_tasks_run_elsewhere() {
             let member = cluster.member("mallory").unwrap();
             let mallory = Worker::join(
                 &member,
-                WorkerOffer { offer, allow: None },
+                WorkerOffer { offer, allow: None, weights: Default::default() },
                 Arc::new(functions),
                 Arc::new(cluster.hub().board(&member.cluster.topic())),
                 Arc::new(Unbridled { net: cluster.net().clone(), flood }),

@@ -499,3 +499,23 @@ fn nothing_is_lost_or_done_twice_however_often_links_are_cut() {
         cutting.await;
     });
 }
+
+#[test]
+fn a_link_comes_back_while_the_board_is_away() {
+    run(async {
+        let cluster = Cluster::open("alice/friends", &["bob", "carol"]).unwrap();
+        let transport = cluster.net().transport();
+        let (functions, starts, release) = gated();
+        let _worker = cluster.worker_by("bob", 1, functions, &transport).unwrap();
+        let client = cluster.client("carol").unwrap();
+        let handle = client.submit(task(1).once()).await;
+        starts.recv().await.unwrap();
+        // The next connection is made ready a second after the first came up.
+        async_std::task::sleep(Duration::from_millis(1500)).await;
+        cluster.hub().take_down("the cable was pulled");
+        transport.cut();
+        while !matches!(client.report().await, Some(ClientReport::Resumed { .. })) {}
+        release.send(()).await.unwrap();
+        assert_eq!(handle.outcome().await.value(), Ok(1_u64));
+    });
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use p2p_proto::ids::AttemptId;
 use p2p_proto::limits;
-use p2p_proto::link::item::{Finished, Note, Open, Pong, Returned, Submit, Want};
+use p2p_proto::link::item::{Finished, Note, Open, Pong, Returned, Standby, Submit, Want};
 use p2p_proto::link::{ToClient, ToWorker};
 use p2p_proto::task::{Content, Ended, ReturnReason, TaskSpec};
 use p2p_scheduler::Outcome;
@@ -38,8 +38,14 @@ fn open(world: &mut World) -> Open {
     Open { version, name, capabilities: Vec::new(), slots, received: None, grace_s: number(world) }
 }
 
+fn standby(world: &mut World) -> Standby {
+    let noise = vec![7; usize::try_from(world.random(400)).unwrap()];
+    Standby { setup: p2p_proto::ids::SetupId(world.random(u64::MAX)), noise }
+}
+
 fn to_worker(world: &mut World) -> ToWorker {
-    match world.random(6) {
+    match world.random(7) {
+        5 => ToWorker::Standby(standby(world)),
         0 => ToWorker::Open(open(world)),
         1 => ToWorker::Want(Want { tasks: number(world), round_trip_us: number(world) }),
         2 => {
@@ -54,7 +60,8 @@ fn to_worker(world: &mut World) -> ToWorker {
 
 fn to_client(world: &mut World) -> ToClient {
     let attempt = attempt(world);
-    match world.random(10) {
+    match world.random(11) {
+        9 => ToClient::Standby(standby(world)),
         0 => ToClient::Open(open(world)),
         1 => ToClient::Credit(number(world)),
         2 => ToClient::Revoke(number(world)),

@@ -74,11 +74,7 @@ fn after_the_grace_both_sides_give_up() {
     assert_eq!((world.running(worker), world.outcome(client, id)), (1, None));
     world.run_for(Duration::from_secs(2));
     assert_eq!(world.running(worker), 0, "it is killed");
-    assert!(
-        matches!(world.outcome(client, id), Some(Outcome::Lost { .. })),
-        "{:?}",
-        world.outcome(client, id)
-    );
+    assert!(matches!(world.outcome(client, id), Some(Outcome::Lost { .. })), "{:?}", world.outcome(client, id));
     world.refuse_links = false;
     let other = world.submit(client, task(1));
     world.run_until(limits::GRACE * 2, |world| world.outcome(client, other).is_some());
@@ -127,4 +123,45 @@ fn a_worker_that_is_new_knows_nothing_of_old_links() {
     assert!(matches!(world.outcome(client, id), Some(Outcome::Lost { .. })));
     let Some(Outcome::Finished { finished, .. }) = world.outcome(client, other) else { panic!("it did not run") };
     assert_eq!(finished.ended, Ended::Exit(0));
+}
+
+#[test]
+fn a_link_comes_back_without_a_board_and_again() {
+    let (mut world, worker, client, id) = running(Duration::from_secs(60));
+    let since = world.said.len();
+    for cuts in 1..=4 {
+        // The next connection is made ready a second after the last one came up.
+        world.run_for(Duration::from_secs(2));
+        world.board_down(client);
+        world.board_down(worker);
+        world.cut(worker);
+        world.run_until(Duration::from_millis(100), |world| resumed(world, client) == cuts);
+        assert_eq!(world.links(worker), 1);
+    }
+    world.run_until(Duration::from_secs(60), World::all_done);
+    assert!(world.outcome(client, id).unwrap().is_success());
+    let calls = world.said[since..]
+        .iter()
+        .filter(|(_, _, line)| matches!(line.decode().unwrap().message, Message::Connect(_) | Message::Ready(_)));
+    assert_eq!(calls.count(), 0);
+    let refused = world.worker_reports(worker).iter().any(|report| matches!(report, WorkerReport::Refused { .. }));
+    assert!(!refused, "{:?}", world.worker_reports(worker));
+}
+
+#[test]
+fn a_standby_that_comes_to_nothing_leaves_the_call_by_the_board() {
+    let (mut world, worker, client, id) = running(Duration::from_secs(60));
+    world.run_for(Duration::from_secs(2));
+    world.refuse_links = true;
+    world.cut(worker);
+    world.run_for(Duration::from_millis(20));
+    world.refuse_links = false;
+    world.run_until(Duration::from_secs(10), |world| resumed(world, client) == 1);
+    // And the next one is used again.
+    world.run_for(Duration::from_secs(2));
+    world.board_down(client);
+    world.cut(client);
+    world.run_until(Duration::from_millis(100), |world| resumed(world, client) == 2);
+    world.run_until(Duration::from_secs(60), World::all_done);
+    assert!(world.outcome(client, id).unwrap().is_success());
 }

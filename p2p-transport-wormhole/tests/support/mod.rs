@@ -67,7 +67,7 @@ pub async fn prepare(config: WormholeConfig) -> Box<dyn PendingLink> {
 }
 
 pub fn plan(role: Role, theirs: Hints, session: Session) -> ConnectPlan {
-    ConnectPlan { role, transit_key: KEY, theirs, session }
+    ConnectPlan { role, transit_key: KEY, theirs, session, patient: false }
 }
 
 /// Connects a client to a worker, each by its own configuration.

@@ -12,8 +12,9 @@ use p2p_proto::board::{Line, Message};
 use p2p_proto::ids::{ProcessKey, Role, SetupId};
 use p2p_proto::limits;
 use p2p_proto::link::handshake::{Calling, Parties, Session};
+use p2p_proto::link::item::Standby;
 use p2p_proto::link::setup::{Answer, Call};
-use p2p_proto::link::{ConnectPlan, Hints, LinkError};
+use p2p_proto::link::{ConnectPlan, Hints, LinkError, ToWorker};
 
 use super::tasks::ClassId;
 use super::{BoardState, ClientMachine, ClientOutput, ClientReport, Needs};
@@ -34,7 +35,7 @@ const FORGED_ANSWERS: u32 = 8;
 /// Calls under way, and workers that failed lately.
 #[derive(Debug)]
 pub(super) struct Calls {
-    under_way: BTreeMap<ConnectionId, UnderWay>,
+    pub(super) under_way: BTreeMap<ConnectionId, UnderWay>,
     failures: HashMap<ProcessKey, Failures>,
     /// The moments in `failures`, the next one first.
     retries: BTreeSet<(Duration, ProcessKey)>,
@@ -47,25 +48,49 @@ pub(super) struct Calls {
 #[derive(Debug)]
 pub(super) struct UnderWay {
     pub(super) worker: Present,
-    /// The link that is to be brought back; a new one otherwise.
-    pub(super) link: Option<LinkId>,
+    pub(super) purpose: Purpose,
     /// Its counter, once it has one.
     pub(super) setup: SetupId,
     since: Duration,
-    stage: Stage,
+    pub(super) stage: Stage,
+}
+
+/// What a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A new link.
+    New,
+    /// To bring this link back, which has no connection.
+    Back(LinkId),
+    /// To have the next connection of this link ready (L-05).
+    Standby(LinkId),
+}
+
+impl Purpose {
+    /// The link that is to have the connection; a new one otherwise.
+    pub(super) fn link(self) -> Option<LinkId> {
+        match self {
+            Self::New => None,
+            Self::Back(link) | Self::Standby(link) => Some(link),
+        }
+    }
 }
 
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// Expects this side's own hints.
     Preparing,
     /// `connect` was sent; expects `ready`.
     Calling(Box<Asked>),
+    /// Message 1 went by the link itself; expects the answer there.
+    Offered(Box<Calling>),
+    /// Everything is ready, for the moment when the link breaks.
+    Standby(Box<ConnectPlan>),
     /// Expects the connection.
     Connecting,
 }
 
-struct Asked {
+pub(super) struct Asked {
     setup: SetupId,
     parties: Parties,
     payload: Vec<u8>,
@@ -106,13 +131,13 @@ impl Calls {
 
     /// Gives up the calls that were to bring this link back.
     pub(super) fn give_up(&mut self, link: LinkId) -> Vec<ConnectionId> {
-        let given_up = self.under_way.extract_if(.., |_, call| call.link == Some(link));
+        let given_up = self.under_way.extract_if(.., |_, call| call.purpose.link() == Some(link));
         given_up.map(|(connection, _)| connection).collect()
     }
 
     /// Whether a call is under way that is to bring this link back.
     pub(super) fn calls_back(&self, link: LinkId) -> bool {
-        self.under_way.values().any(|call| call.link == Some(link))
+        self.under_way.values().any(|call| call.purpose == Purpose::Back(link))
     }
 
     /// A call or link to this worker failed: the next one waits.
@@ -160,7 +185,7 @@ impl Calls {
 
     /// Workers to which there is no link, and which are called.
     pub(super) fn workers(&self) -> impl Iterator<Item = &Present> {
-        self.under_way.values().filter(|call| call.link.is_none()).map(|call| &call.worker)
+        self.under_way.values().filter(|call| call.purpose == Purpose::New).map(|call| &call.worker)
     }
 
     fn is_calling(&self, process: ProcessKey) -> bool {
@@ -209,7 +234,7 @@ impl UnderWay {
     /// When nobody will answer any more.
     fn deadline(&self) -> Option<Duration> {
         match &self.stage {
-            _ if self.link.is_some() => Some(self.since + CALL_BACK_WITHIN),
+            _ if matches!(self.purpose, Purpose::Back(_)) => Some(self.since + CALL_BACK_WITHIN),
             Stage::Calling(asked) => Some(asked.since + limits::SETUP_TIMEOUT / 2),
             _ => None,
         }
@@ -237,14 +262,14 @@ impl ClientMachine {
                 self.calls.exhausted = Some(lacking);
                 return;
             };
-            self.call(now, worker, None, out);
+            self.call(now, worker, Purpose::New, out);
         }
     }
 
-    /// Begins a set-up: for a new link, or to bring one back.
-    fn call(&mut self, now: Now, worker: Present, link: Option<LinkId>, out: &mut Vec<ClientOutput>) {
+    /// Begins a set-up.
+    pub(super) fn call(&mut self, now: Now, worker: Present, purpose: Purpose, out: &mut Vec<ClientOutput>) {
         let connection = self.new_connection_id();
-        let call = UnderWay { worker, link, setup: SetupId(0), since: now.at, stage: Stage::Preparing };
+        let call = UnderWay { worker, purpose, setup: SetupId(0), since: now.at, stage: Stage::Preparing };
         self.calls.under_way.insert(connection, call);
         out.push(ClientOutput::Prepare(connection));
     }
@@ -258,21 +283,25 @@ impl ClientMachine {
                 worker.carrier.on_call();
             }
             if !self.calls.calls_back(link) {
-                self.call(now, worker, Some(link), out);
+                self.call(now, worker, Purpose::Back(link), out);
             }
         }
     }
 
     /// A call came to nothing. Says so, unless it was to bring a link back: that goes on until its grace is over.
     pub(super) fn on_call_failed(&mut self, now: Now, call: UnderWay, why: String, out: &mut Vec<ClientOutput>) {
-        if let Some(link) = call.link {
-            if let Some(worker) = self.workers.get_mut(link) {
-                worker.carrier.on_call_failed(now);
+        match call.purpose {
+            Purpose::New => {
+                self.calls.on_broken(now, call.worker.verified.keys.process);
+                out.push(ClientOutput::Report(ClientReport::CallFailed { worker: call.worker.name, why }));
             }
-            return;
+            Purpose::Back(link) => {
+                if let Some(worker) = self.workers.get_mut(link) {
+                    worker.carrier.on_call_failed(now);
+                }
+            }
+            Purpose::Standby(_) => {}
         }
-        self.calls.on_broken(now, call.worker.verified.keys.process);
-        out.push(ClientOutput::Report(ClientReport::CallFailed { worker: call.worker.name, why }));
     }
 
     /// Ends a set-up that this side cannot go on with.
@@ -345,23 +374,30 @@ impl ClientMachine {
             out.push(ClientOutput::Abandon(connection));
             return;
         };
-        let callee = call.worker.verified.keys;
-        let carrier = call.link.and_then(|link| self.workers.get_mut(link)).map(|worker| &mut worker.carrier);
+        let (callee, purpose) = (call.worker.verified.keys, call.purpose);
+        let carrier = purpose.link().and_then(|link| self.workers.get_mut(link)).map(|worker| &mut worker.carrier);
         let parties = Parties { cluster: self.me.cluster.clone(), caller: self.me.keys(), callee };
         self.calls.next_setup += 1;
         let setup = SetupId(self.calls.next_setup);
         let (link, epoch) = carrier.map_or((setup, 1), |carrier| (carrier.number, carrier.next_epoch()));
         let payload = Call { credentials, epoch, link, setup, hints }.to_cbor();
         let started = Calling::start(&parties, &self.me.secret, &payload, entropy);
-        let noise = match started {
-            Ok((_, noise)) => noise,
+        let (calling, noise) = match started {
+            Ok(started) => started,
             Err(fault) => return self.abandon(now, connection, LinkError::Misuse(fault.to_string()), out),
         };
+        if let Some(call) = self.calls.under_way.get_mut(&connection) {
+            call.setup = setup;
+            if let Purpose::Standby(link) = purpose {
+                call.stage = Stage::Offered(Box::new(calling));
+                out.push(ClientOutput::Send(link, ToWorker::Standby(Standby { setup, noise })));
+                return;
+            }
+        }
         let connect = Connect { caller: parties.caller, callee, setup, version: p2p_proto::VERSION, noise };
         let line = self.speaker.line(now, Message::Connect(connect));
         let asked = Asked { setup, parties, payload, entropy, line: line.clone(), since: now.at, resent: 0, forged: 0 };
         if let Some(call) = self.calls.under_way.get_mut(&connection) {
-            call.setup = setup;
             call.stage = Stage::Calling(Box::new(asked));
         }
         let mut lines = Vec::new();
@@ -391,7 +427,7 @@ impl ClientMachine {
         if let Some(call) = self.calls.under_way.get_mut(&connection) {
             call.stage = Stage::Connecting;
         }
-        let plan = ConnectPlan { role: Role::Client, transit_key: answer.transit_key, theirs: answer.hints, session };
+        let plan = plan(session, answer, false);
         out.push(ClientOutput::Connect(connection, Box::new(plan)));
     }
 
@@ -420,7 +456,7 @@ impl ClientMachine {
         let is_over = |call: &UnderWay| call.deadline().is_some_and(|at| at <= now.at);
         let silent: Vec<_> = self.calls.under_way.extract_if(.., |_, call| is_over(call)).collect();
         for (connection, call) in silent {
-            if call.link.is_none() {
+            if call.purpose == Purpose::New {
                 self.directory.remove(call.worker.verified.keys.process);
             }
             out.push(ClientOutput::Abandon(connection));
@@ -428,6 +464,12 @@ impl ClientMachine {
             self.on_call_failed(now, call, why, out);
         }
     }
+}
+
+/// How to connect after an answer.
+pub(super) fn plan(session: Session, answer: Answer, patient: bool) -> ConnectPlan {
+    let Answer { hints, transit_key } = answer;
+    ConnectPlan { role: Role::Client, transit_key, theirs: hints, session, patient }
 }
 
 impl Present {

@@ -7,6 +7,7 @@ use p2p_proto::link::item::Open;
 use p2p_proto::link::{LinkError, LinkPath};
 use p2p_proto::{VERSION, limits};
 
+use super::standby::STANDBY_AFTER;
 use super::workers::Worker;
 use super::{ClientMachine, ClientOutput, ClientReport};
 use crate::machine::{Now, earliest};
@@ -31,6 +32,8 @@ pub(super) struct Carrier {
     resuming: bool,
     /// How long the worker waits for it.
     grace: Duration,
+    /// When the next connection is to be made ready.
+    standby_at: Option<Duration>,
     broken: Option<Broken>,
 }
 
@@ -49,7 +52,7 @@ struct Broken {
 impl Carrier {
     fn new(setup: SetupId, connection: ConnectionId, grace: Duration) -> Self {
         let connection = Some(connection);
-        Self { number: setup, setup, epoch: 1, connection, resuming: false, grace, broken: None }
+        Self { number: setup, setup, epoch: 1, connection, resuming: false, grace, standby_at: None, broken: None }
     }
 
     pub(super) fn is_broken(&self) -> bool {
@@ -89,6 +92,9 @@ impl Carrier {
 
     /// When something is due for it. A call that is due waits for the board to come up, which wakes the machine by itself.
     pub(super) fn wake_at(&self) -> Option<Duration> {
+        if self.broken.is_none() {
+            return self.standby_at;
+        }
         let broken = self.waits()?;
         let elsewhere = (!broken.elsewhere).then_some(broken.since + limits::ELSEWHERE_AFTER);
         earliest([elsewhere, Some(broken.since + self.grace)])
@@ -154,7 +160,7 @@ impl ClientMachine {
             // The worker must not give up first.
             grace_s: u32::try_from(self.grace.as_millis().div_ceil(1000)).unwrap_or(u32::MAX),
         };
-        let Some(link) = call.link else {
+        let Some(link) = call.purpose.link() else {
             let link = self.new_link_id();
             out.push(ClientOutput::Attach { link, connection, open, resumes: false });
             let worker = call.worker.name.clone();
@@ -187,6 +193,7 @@ impl ClientMachine {
             return self.drop_worker(now, link, LinkError::Broken(fault.to_string()), out);
         }
         worker.carrier.grace = grace;
+        worker.carrier.standby_at = Some(now.at + STANDBY_AFTER).filter(|_| !grace.is_zero());
         if std::mem::take(&mut worker.carrier.resuming) {
             if open.received.is_none() {
                 return self.on_forgotten(now, link, out);
@@ -226,19 +233,24 @@ impl ClientMachine {
         let broken =
             Broken { since: now.at, error: error.clone(), call_at: Some(now.at), pause: CALL_BACK, elsewhere: false };
         self.workers.change(link, |worker| worker.carrier.broken = Some(broken));
+        self.use_standby(link, out);
         out.push(ClientOutput::Report(ClientReport::Broken { worker: name, error, tasks }));
         self.on_attempts_broken(link, out);
     }
 
-    /// What is due for links without a connection.
-    pub(super) fn on_broken_links(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
+    /// What is due for links, with a connection or without.
+    pub(super) fn on_links_due(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
         for link in self.workers.ids() {
             let Some(worker) = self.workers.get_mut(link) else { continue };
             let carrier = &mut worker.carrier;
             if carrier.wake_at().is_none_or(|at| at > now.at) {
                 continue;
             }
-            let Some(broken) = &mut carrier.broken else { continue };
+            let Some(broken) = &mut carrier.broken else {
+                carrier.standby_at = None;
+                self.offer_standby(now, link, out);
+                continue;
+            };
             if broken.since + carrier.grace <= now.at {
                 let error = broken.error.clone();
                 self.drop_worker(now, link, error, out);

@@ -8,6 +8,7 @@ mod calls;
 mod interface;
 mod links;
 mod needs;
+mod standby;
 mod state;
 mod status;
 mod stragglers;
@@ -268,7 +269,7 @@ impl ClientMachine {
     /// What is due by now.
     fn on_time(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
         self.ping(now, out);
-        self.on_broken_links(now, out);
+        self.on_links_due(now, out);
         if self.board != BoardState::Up {
             return;
         }
@@ -360,8 +361,9 @@ impl ClientMachine {
             ToClient::Pong(pong) => {
                 self.workers.on_pong(now, link, pong);
             }
+            ToClient::Standby(standby) => self.on_standby(link, &standby, out),
             ToClient::TooLate(attempt) => self.workers.on_too_late(link, attempt),
-            ToClient::Data(_) | ToClient::Taken(_) | ToClient::Standby(_) | ToClient::Ack(_) => {}
+            ToClient::Data(_) | ToClient::Taken(_) | ToClient::Ack(_) => {}
         }
     }
 

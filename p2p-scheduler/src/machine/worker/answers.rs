@@ -8,17 +8,18 @@ use std::collections::HashMap;
 use p2p_proto::board::message::{Connect, Ready, Refuse, RefuseReason};
 use p2p_proto::board::{Line, Message};
 use p2p_proto::error::Blame;
-use p2p_proto::ids::{ProcessKey, Role, SetupId, UserName};
+use p2p_proto::ids::{PeerKeys, ProcessKey, Role, SetupId, UserName};
 use p2p_proto::limits;
 use p2p_proto::link::handshake::{Called, Parties};
+use p2p_proto::link::item::Standby;
 use p2p_proto::link::setup::{Answer, Call};
-use p2p_proto::link::{ConnectPlan, Hints, LinkError, TransitKey};
+use p2p_proto::link::{ConnectPlan, Hints, LinkError, ToClient, TransitKey};
 use p2p_proto::trust::Verified;
 
 use super::{WorkerMachine, WorkerOutput, WorkerReport};
-use crate::ConnectionId;
 use crate::machine::Now;
 use crate::machine::bucket::Bucket;
+use crate::{ConnectionId, LinkId};
 
 /// Callers whose last counter is remembered.
 const REMEMBERED_CALLERS: usize = 10_000;
@@ -35,7 +36,7 @@ const MEMBER_PER_S: f64 = 10.0;
 /// Half-open set-ups, and the last counter of each caller.
 #[derive(Debug)]
 pub(super) struct Answers {
-    half_open: HashMap<ConnectionId, HalfOpen>,
+    pub(super) half_open: HashMap<ConnectionId, HalfOpen>,
     counters: HashMap<ProcessKey, SetupId>,
     opens: Bucket,
     /// Of members only, so there are no more than the host has signed.
@@ -59,15 +60,19 @@ pub(super) struct HalfOpen {
     pub(super) setup: SetupId,
     /// Which of the caller's links the connection is for.
     pub(super) number: SetupId,
-    stage: Stage,
+    /// It was asked for by this link, as its next connection, and not on the board.
+    pub(super) standby: Option<LinkId>,
+    pub(super) stage: Stage,
 }
 
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// Opened and believed; expects this side's own hints.
     Preparing { called: Box<Called>, theirs: Hints },
     /// Answered; expects the connection. A repeat gets this line again.
-    Connecting { ready: Line },
+    Connecting { ready: Option<Line> },
+    /// Answered by the link itself, which does not need it yet.
+    Standby(Box<ConnectPlan>),
 }
 
 impl Answers {
@@ -81,23 +86,29 @@ impl Answers {
         self.half_open.drain().map(|(connection, _)| connection).collect()
     }
 
+    /// Set-ups under way, but for those of links that are here.
     pub(super) fn len(&self) -> usize {
-        self.half_open.len()
+        self.half_open.values().filter(|half_open| half_open.standby.is_none()).count()
     }
 
-    fn may_open(&mut self, now: Now) -> bool {
+    /// Whether this caller may still use this counter: they only go up.
+    pub(super) fn is_news(&self, caller: ProcessKey, setup: SetupId) -> bool {
+        self.counters.get(&caller).is_none_or(|last| *last < setup)
+    }
+
+    pub(super) fn may_open(&mut self, now: Now) -> bool {
         self.opens.fill(now.at, OPENS_PER_S, OPENS_BURST);
         self.opens.take()
     }
 
     /// Whether one more set-up of this member is answered (L-07).
-    fn may_dial(&mut self, now: Now, member: &UserName) -> bool {
+    pub(super) fn may_dial(&mut self, now: Now, member: &UserName) -> bool {
         let bucket = self.members.entry(member.clone()).or_insert_with(|| Bucket::full(MEMBER_BURST));
         bucket.fill(now.at, MEMBER_PER_S, MEMBER_BURST);
         bucket.take()
     }
 
-    fn remember(&mut self, caller: ProcessKey, setup: SetupId) {
+    pub(super) fn remember(&mut self, caller: ProcessKey, setup: SetupId) {
         if self.counters.len() >= REMEMBERED_CALLERS && !self.counters.contains_key(&caller) {
             // Certificates end after a day; forgetting all at once is rare, and costs one handshake for a replay.
             self.counters.clear();
@@ -115,13 +126,13 @@ impl WorkerMachine {
             .values()
             .find(|half_open| half_open.caller.keys == connect.caller && half_open.setup == connect.setup)
         {
-            if let Stage::Connecting { ready } = &again.stage {
+            if let Stage::Connecting { ready: Some(ready) } = &again.stage {
                 let line = ready.clone();
                 self.publish(now, line, out);
             }
             return;
         }
-        if self.answers.counters.get(&caller).is_some_and(|last| *last >= connect.setup) {
+        if !self.answers.is_news(caller, connect.setup) {
             return;
         }
         if !super::super::speaks(connect.version) {
@@ -130,30 +141,36 @@ impl WorkerMachine {
         if !self.answers.may_open(now) {
             return;
         }
-        match self.open(now, &connect) {
+        match self.open(now, connect.caller, connect.setup, &connect.noise) {
             Ok((called, call, verified)) => self.on_call(now, &connect, called, call, verified, out),
             Err(why) => self.refuse(now, &connect, why, out),
         }
     }
 
     /// Opens message 1 and believes its caller, or says why not.
-    fn open(&mut self, now: Now, connect: &Connect) -> Result<(Called, Call, Verified), RefuseReason> {
+    pub(super) fn open(
+        &mut self,
+        now: Now,
+        caller: PeerKeys,
+        setup: SetupId,
+        noise: &[u8],
+    ) -> Result<(Called, Call, Verified), RefuseReason> {
         let entropy = self.entropy();
-        let parties = Parties { cluster: self.me.cluster.clone(), caller: connect.caller, callee: self.me.keys() };
+        let parties = Parties { cluster: self.me.cluster.clone(), caller, callee: self.me.keys() };
         let (called, payload) =
-            Called::open(&parties, &self.me.secret, &connect.noise, entropy).map_err(|_| RefuseReason::Handshake)?;
+            Called::open(&parties, &self.me.secret, noise, entropy).map_err(|_| RefuseReason::Handshake)?;
         let call = Call::from_cbor(&payload).map_err(|_| RefuseReason::Handshake)?;
         // Sealed inside is the counter that was meant: a replay under a higher one would shut the caller out.
-        if call.setup != connect.setup {
+        if call.setup != setup {
             return Err(RefuseReason::Handshake);
         }
         let host = self.admission.host().ok_or(RefuseReason::Untrusted)?;
-        let process = connect.caller.process;
+        let process = caller.process;
         let verified =
             call.credentials.verify(&self.me.cluster, host, Role::Client, process, now.unix).map_err(|fault| {
                 if fault.blame() == Blame::Trust { RefuseReason::Untrusted } else { RefuseReason::Handshake }
             })?;
-        if verified.keys != connect.caller {
+        if verified.keys != caller {
             return Err(RefuseReason::Untrusted);
         }
         Ok((called, call, verified))
@@ -180,8 +197,9 @@ impl WorkerMachine {
             return self.refuse_member(now, connect, RefuseReason::Draining, out);
         }
         let half_open = &self.answers.half_open;
-        let of_member = half_open.values().filter(|half_open| half_open.caller.user == verified.user).count();
-        if half_open.len() >= limits::HALF_OPEN
+        let asked = half_open.values().filter(|half_open| half_open.standby.is_none());
+        let of_member = asked.filter(|half_open| half_open.caller.user == verified.user).count();
+        if self.answers.len() >= limits::HALF_OPEN
             || of_member >= limits::HALF_OPEN_PER_MEMBER
             || !(resumes || self.has_room())
         {
@@ -190,7 +208,7 @@ impl WorkerMachine {
         self.answers.remember(verified.keys.process, connect.setup);
         let connection = self.new_connection_id();
         let stage = Stage::Preparing { called: Box::new(called), theirs: call.hints };
-        let half_open = HalfOpen { caller: verified, setup: connect.setup, number: call.link, stage };
+        let half_open = HalfOpen { caller: verified, setup: connect.setup, number: call.link, standby: None, stage };
         self.answers.half_open.insert(connection, half_open);
         out.push(WorkerOutput::Prepare(connection));
     }
@@ -208,7 +226,9 @@ impl WorkerMachine {
             out.push(WorkerOutput::Abandon(connection));
             return;
         };
-        let HalfOpen { caller, setup, number, stage: Stage::Preparing { called, theirs } } = half_open else { return };
+        let HalfOpen { caller, setup, number, standby, stage: Stage::Preparing { called, theirs } } = half_open else {
+            return;
+        };
         let answered = hints.map_err(|fault| fault.to_string()).and_then(|hints| {
             let answer = Answer { hints, transit_key: TransitKey(entropy) };
             let (session, noise) = called.answer(&answer.to_cbor()).map_err(|fault| fault.to_string())?;
@@ -223,12 +243,18 @@ impl WorkerMachine {
                 return;
             }
         };
+        let plan = ConnectPlan { role: Role::Worker, transit_key, theirs, session, patient: standby.is_some() };
+        if let Some(link) = standby {
+            out.push(WorkerOutput::Send(link, ToClient::Standby(Standby { setup, noise })));
+            let stage = Stage::Standby(Box::new(plan));
+            self.answers.half_open.insert(connection, HalfOpen { caller, setup, number, standby, stage });
+            return;
+        }
         let ready = Ready { caller: caller.keys.process, callee: process, setup, noise };
         let line = self.speaker.line(now, Message::Ready(ready));
         self.publish(now, line.clone(), out);
-        let plan = ConnectPlan { role: Role::Worker, transit_key, theirs, session };
         out.push(WorkerOutput::Connect(connection, Box::new(plan)));
-        let half_open = HalfOpen { caller, setup, number, stage: Stage::Connecting { ready: line } };
+        let half_open = HalfOpen { caller, setup, number, standby, stage: Stage::Connecting { ready: Some(line) } };
         self.answers.half_open.insert(connection, half_open);
     }
 

@@ -7,7 +7,7 @@ use p2p_proto::board::message::Offer;
 use p2p_proto::ids::{AttemptId, UserName};
 
 use super::fair::{Shares, UserId};
-use super::queue::{UserQueue, Waiting};
+use super::queue::{UserQueue, Waiting, Withdrawn};
 use crate::LinkId;
 
 /// An attempt that has run for this long is announced with a `Started`. One that ends sooner says so by its end: a message of its own
@@ -64,17 +64,6 @@ struct Overtaken {
     next: Waiting,
     /// How many started instead.
     times: u32,
-}
-
-/// Where an attempt was when it was withdrawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Withdrawn {
-    /// It waited, and is forgotten.
-    Queued,
-    /// It runs; its end is to come.
-    Running,
-    /// It is not here.
-    Unknown,
 }
 
 impl Attempts {

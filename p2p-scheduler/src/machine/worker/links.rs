@@ -30,7 +30,7 @@ pub(super) struct ClientLink {
     /// It was given work: what became of it may still be under way.
     pub(super) has_submitted: bool,
     /// The client's name for it: the counter of its first connection.
-    number: SetupId,
+    pub(super) number: SetupId,
     /// The counter of its present or last connection.
     setup: SetupId,
     connection: Option<ConnectionId>,
@@ -168,6 +168,8 @@ impl WorkerMachine {
         }
         client.broken = None;
         out.push(WorkerOutput::Report(WorkerReport::Resumed { user: client.verified.user.clone(), path }));
+        // It was for the connection before.
+        self.give_up_standby(link, out);
     }
 
     pub(super) fn on_disconnected(
@@ -178,6 +180,10 @@ impl WorkerMachine {
         out: &mut Vec<WorkerOutput>,
     ) {
         if let Some(half_open) = self.answers.on_settled(connection) {
+            if self.links.resumes(&half_open.caller, half_open.number) {
+                // It goes on in another way, or the client calls again.
+                return;
+            }
             let why = format!("a link with {} did not come about: {error}", half_open.caller.user);
             out.push(WorkerOutput::Report(WorkerReport::Refused { why }));
             return;
@@ -192,6 +198,7 @@ impl WorkerMachine {
         } else if client.broken.is_none() {
             client.broken = Some((now.at, error.clone()));
             out.push(WorkerOutput::Report(WorkerReport::Broken { user: client.verified.user.clone(), error }));
+            self.use_standby(link, out);
         }
     }
 
@@ -215,6 +222,7 @@ impl WorkerMachine {
     pub(super) fn drop_link(&mut self, now: Now, link: LinkId, error: LinkError, out: &mut Vec<WorkerOutput>) {
         let Some(gone) = self.links.links.remove(&link) else { return };
         out.push(WorkerOutput::Close(link));
+        self.give_up_standby(link, out);
         for attempt in self.attempts.on_link_gone(now.at, link) {
             out.push(WorkerOutput::Kill(link, attempt));
         }

@@ -10,6 +10,7 @@ mod fair;
 mod interface;
 mod links;
 mod queue;
+mod standby;
 
 use std::time::Duration;
 
@@ -25,10 +26,10 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 use self::answers::Answers;
-use self::attempts::{Attempts, Withdrawn};
+use self::attempts::Attempts;
 pub use self::interface::{WorkerInput, WorkerOffer, WorkerOutput, WorkerReport};
 use self::links::Links;
-use self::queue::Waiting;
+use self::queue::{Waiting, Withdrawn};
 use super::admission::{Admission, AdmissionEvent};
 use super::speaker::{FEW_PEERS, Speaker};
 use super::{Me, Now, earliest};
@@ -296,7 +297,8 @@ impl WorkerMachine {
                 self.drop_link(now, link, LinkError::Closed, out);
                 self.hello_within(now, limits::HELLO_TTL / 4);
             }
-            ToWorker::Data(_) | ToWorker::Taken(_) | ToWorker::Standby(_) | ToWorker::Ack(_) => {}
+            ToWorker::Standby(standby) => self.on_standby(now, link, &standby, out),
+            ToWorker::Data(_) | ToWorker::Taken(_) | ToWorker::Ack(_) => {}
         }
     }
 

@@ -22,6 +22,17 @@ pub(super) struct Waiting {
     pub(super) stdin: bool,
 }
 
+/// Where an attempt was when it was withdrawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Withdrawn {
+    /// It waited, and is forgotten.
+    Queued,
+    /// It runs; its end is to come.
+    Running,
+    /// It is not here.
+    Unknown,
+}
+
 /// Everything of one user that waits.
 #[derive(Debug, Default)]
 pub(super) struct UserQueue {
