@@ -61,6 +61,8 @@ pub struct Ledger {
     open: BTreeSet<TaskId>,
     /// Credits of a client's link, as the world counts them.
     credits: BTreeMap<End, i64>,
+    /// Clients that were told to leave: they take no more tasks.
+    leaving: BTreeSet<Peer>,
     /// Workers that grant what they like.
     uncounted: BTreeSet<Peer>,
     /// Cuts, crashes and sleep: without any, nothing is lost.
@@ -127,7 +129,7 @@ impl Ledger {
             staged: 0,
             completed: 0,
             timed_out: 0,
-            cancel_asked: false,
+            cancel_asked: self.leaving.contains(&client),
         };
         self.tasks.insert(id, task);
         self.open.insert(id);
@@ -145,6 +147,7 @@ impl Ledger {
     }
 
     pub(crate) fn on_client_leaves(&mut self, client: Peer) {
+        self.leaving.insert(client);
         self.tasks.values_mut().filter(|task| task.client == client).for_each(|task| task.cancel_asked = true);
     }
 
@@ -246,7 +249,9 @@ impl TaskState {
             },
             Outcome::Cancelled if !self.cancel_asked => Some("nobody cancelled it".to_owned()),
             Outcome::Lost { .. } if troubles == 0 => Some("nothing was ever cut".to_owned()),
-            Outcome::Lost { losses, .. } if losses.len() < limits::LOSSES as usize && !self.spec.once && !self.spec.stdin => {
+            Outcome::Lost { losses, .. }
+                if losses.len() < limits::LOSSES as usize && !self.spec.once && !self.spec.stdin =>
+            {
                 Some("it may be tried again".to_owned())
             }
             _ => None,

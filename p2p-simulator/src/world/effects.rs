@@ -71,6 +71,10 @@ impl World {
     pub fn worker_input(&mut self, peer: Peer, input: WorkerInput) {
         self.wake_sleeper(peer);
         self.places[peer].draining |= matches!(input, WorkerInput::Drain | WorkerInput::Stop);
+        if matches!(input, WorkerInput::Stop) {
+            // What runs there is lost.
+            self.ledger.on_trouble();
+        }
         let now = self.now_of(peer);
         let Machine::Worker(machine) = &mut self.places[peer].machine else { return };
         let mut out = Vec::new();

@@ -26,14 +26,14 @@ use p2p_proto::board::{BoardEvent, Line};
 use p2p_proto::ids::{AttemptId, TaskId};
 use p2p_proto::link::LinkError;
 use p2p_proto::task::Ended;
-use p2p_scheduler::{ConnectionId, LinkId};
 use p2p_scheduler::machine::Now;
+use p2p_scheduler::{ConnectionId, LinkId};
 
 use self::board::Board;
 pub use self::board::Weather;
 use self::executor::Executor;
-use self::links::Links;
 pub use self::executor::{plan_task, task, task_of, time_of};
+use self::links::Links;
 use self::place::Place;
 pub use self::place::{Machine, offer};
 use self::wires::Wires;

@@ -54,6 +54,9 @@ impl World {
 
     /// Both sides dial by transit key; only the two halves of one session meet.
     pub(super) fn dial(&mut self, plug: Plug, plan: &ConnectPlan) {
+        if !self.wires.live.contains(&plug) {
+            self.ledger.break_rule(Violation::new("L-02", format!("{plug:?} was given up, and yet is connected")));
+        }
         let (key, binding, role) = (plan.transit_key.0, plan.session.channel_binding(), plan.role);
         if self.refuse_links {
             let error = LinkError::Unreachable("a wall".to_owned());
@@ -80,7 +83,10 @@ impl World {
 
     pub(super) fn on_nobody_came(&mut self, key: [u8; 32]) {
         if let Some(dial) = self.wires.dials.remove(&key) {
-            self.later(Duration::ZERO, Happening::Disconnected(dial.plug, LinkError::Unreachable("nobody came".to_owned())));
+            self.later(
+                Duration::ZERO,
+                Happening::Disconnected(dial.plug, LinkError::Unreachable("nobody came".to_owned())),
+            );
         }
     }
 
@@ -139,7 +145,9 @@ impl World {
     pub(super) fn forget_connections(&mut self, peer: Peer) {
         self.wires.dials.retain(|_, dial| dial.plug.0 != peer);
         let plugs: Vec<Plug> = self.wires.live.range(all_of(peer)).copied().collect();
-        plugs.iter().for_each(|plug| drop(self.forget(*plug)));
+        for plug in plugs {
+            self.forget(plug);
+        }
     }
 
     /// Set-ups and connections that there are.
