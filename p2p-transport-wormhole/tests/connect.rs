@@ -2,10 +2,10 @@
 
 mod support;
 
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use async_io::Async;
+use async_io::{Async, Timer};
 use futures::future;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use p2p_proto::ids::Role;
@@ -235,5 +235,33 @@ fn strangers_learn_nothing_and_keep_nobody_out() {
             let _ = stranger.read_to_end(&mut heard).await;
             assert!(heard.is_empty(), "a stranger heard {heard:?}");
         }
+    });
+}
+
+#[test]
+fn who_is_patient_dials_again_until_the_way_is_up() {
+    run(async {
+        let address = nowhere();
+        let (client, worker) = (prepare(support::direct()).await, prepare(support::direct()).await);
+        let (ours, theirs) = sessions(10);
+        let to_worker = ConnectPlan { patient: true, ..plan(Role::Client, direct_hints(address), ours) };
+        let port = loopback_of(&worker.hints());
+        let worker = async_std::task::spawn(worker.connect(plan(Role::Worker, Hints::default(), theirs)));
+        // Whoever dials finds nobody at first; then the way leads to the worker.
+        let way = async_std::task::spawn(async move {
+            Timer::after(Duration::from_millis(1500)).await;
+            let way = Async::<TcpListener>::bind(address).unwrap();
+            loop {
+                let (near, _) = way.accept().await.unwrap();
+                let far = Async::<TcpStream>::connect(port).await.unwrap();
+                let (near, far) = (std::sync::Arc::new(near), std::sync::Arc::new(far));
+                for (from, to) in [(near.clone(), far.clone()), (far, near)] {
+                    async_std::task::spawn(async move { futures::io::copy(&*from, &mut &*to).await });
+                }
+            }
+        });
+        let (client, worker) = future::join(client.connect(to_worker), worker).await;
+        greet(&mut client.unwrap(), &mut worker.unwrap()).await;
+        drop(way);
     });
 }

@@ -82,14 +82,35 @@ fn after_the_grace_both_sides_give_up() {
 }
 
 #[test]
-fn a_client_that_gave_up_early_begins_anew() {
-    // The worker still waits for a client that has a new link for it: the new one replaces the old one.
+fn a_link_goes_on_before_the_worker_has_noticed_that_it_broke() {
     let (mut world, worker, client, id) = running(Duration::from_secs(40));
     world.cut_silently(client);
-    world.run_for(Duration::from_secs(1));
+    world.run_until(Duration::from_secs(2), |world| resumed(world, client) == 1);
     world.run_until(Duration::from_secs(60), World::all_done);
     assert!(world.outcome(client, id).unwrap().is_success());
-    assert_eq!(world.links(worker), 1);
+    assert_eq!((resumed(&world, client), world.links(worker)), (1, 1), "the end of the old connection changed nothing");
+}
+
+/// Columns: whether the task may start only once; then: how often it ran, and whether it succeeded.
+#[test]
+fn what_a_worker_has_given_up_is_no_loss_but_for_what_may_not_start_again() {
+    for (once, runs, success) in [(false, 2, true), (true, 1, false)] {
+        let mut world = World::new(1);
+        world.host(&["bob", "dave"]);
+        let (worker, client) = (world.worker("bob", 1), world.client("dave"));
+        let id = world.submit(client, TaskSpec { once, ..task(100_000) });
+        world.run_until(SOON, |world| world.running(worker) == 1);
+        world.refuse_links = true;
+        // The client notices later, and so waits longer.
+        world.cut_silently(worker);
+        world.run_for(limits::GRACE + Duration::from_secs(5));
+        assert_eq!((world.running(worker), world.outcome(client, id)), (0, None));
+        world.refuse_links = false;
+        world.run_until(Duration::from_secs(300), World::all_done);
+        assert_eq!(resumed(&world, client), 0);
+        assert_eq!(world.runs(client, id), runs);
+        assert_eq!(world.outcome(client, id).unwrap().is_success(), success);
+    }
 }
 
 #[test]

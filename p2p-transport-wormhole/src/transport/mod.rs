@@ -98,7 +98,7 @@ impl PendingLink for Pending {
         let lines = Lines::new(&plan.transit_key, side, side_id);
         let dials = self.policy.judge(&plan.theirs);
 
-        let mut race = Race::new(side, lines, self.listeners, dials, timing);
+        let mut race = Race::new(side, lines, self.listeners, dials, plan.patient, timing);
         let chosen = within(timing.setup, race.run()).await;
         let chosen = chosen.unwrap_or_else(|| Err(race.unreachable(Some(timing.setup))))?;
         let left = timing.setup.saturating_sub(race.elapsed());

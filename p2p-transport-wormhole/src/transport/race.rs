@@ -24,6 +24,10 @@ const STAGGER: Duration = Duration::from_millis(20);
 const READ_BYTES: usize = 512;
 /// After an error of accept, which may last (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// Where the way may be down for now, a dial that failed is made again after this long.
+const DIAL_AGAIN: Duration = Duration::from_secs(1);
+/// And one without an answer is given up after this long, because the system itself asks ever more rarely.
+const DIAL_WITHIN: Duration = Duration::from_secs(3);
 /// Reasons kept for the message, at most; a stranger can cause any number.
 const REASONS: usize = 32;
 
@@ -45,6 +49,8 @@ pub(super) struct Race {
     dialling: BTreeMap<ConnectionId, Target>,
     next_id: ConnectionId,
     listens: bool,
+    /// What cannot be reached is dialled again.
+    patient: bool,
     accepted: usize,
     /// What did not work, and why.
     failed: Vec<String>,
@@ -76,6 +82,7 @@ impl Race {
         lines: Lines,
         listeners: Vec<Async<TcpListener>>,
         dials: Dials,
+        patient: bool,
         timing: Timing,
     ) -> Self {
         let listens = !listeners.is_empty();
@@ -88,6 +95,7 @@ impl Race {
             dialling: BTreeMap::new(),
             next_id: 0,
             listens,
+            patient,
             accepted: 0,
             failed: dials.refused.iter().map(|(what, why)| format!("{what}: not dialled, {why}")).collect(),
         };
@@ -155,14 +163,28 @@ impl Race {
     fn dial(&mut self, target: Target, delay: Duration) {
         let id = self.fresh_id();
         self.dialling.insert(id, target.clone());
+        let limit = self.patient.then_some(DIAL_WITHIN);
         self.steps.push(Box::pin(async move {
             pause(delay).await;
-            let result = match target {
-                Target::Direct(address) | Target::Incoming(address) => sockets::dial(address).await,
-                Target::Relay(relay) => sockets::dial_relay(&relay).await,
+            let dial = async {
+                match target {
+                    Target::Direct(address) | Target::Incoming(address) => sockets::dial(address).await,
+                    Target::Relay(relay) => sockets::dial_relay(&relay).await,
+                }
+            };
+            let result = match limit {
+                None => dial.await,
+                Some(limit) => super::within(limit, dial).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())),
             };
             Event::Dialled(id, result)
         }));
+    }
+
+    /// Somebody who was dialled could not be reached, or did not stay.
+    fn dial_again(&mut self, target: &Target) {
+        if self.patient && !matches!(target, Target::Incoming(_)) {
+            self.dial(target.clone(), DIAL_AGAIN);
+        }
     }
 
     fn on_event(&mut self, event: Event, out: &mut Outbox) {
@@ -184,7 +206,10 @@ impl Race {
                 let Some(target) = self.dialling.remove(&id) else { return };
                 match result {
                     Ok(stream) => self.opened(id, stream, target, out),
-                    Err(error) => self.note(&target, &error.to_string()),
+                    Err(error) => {
+                        self.note(&target, &error.to_string());
+                        self.dial_again(&target);
+                    }
                 }
             }
             Event::Read(id, result) => {
@@ -218,6 +243,7 @@ impl Race {
     fn ended(&mut self, id: ConnectionId, why: &str, out: &mut Outbox) {
         if let Some(open) = self.open.remove(&id) {
             self.note(&open.target, why);
+            self.dial_again(&open.target);
         }
         self.choice.handle(self.elapsed(), Input::Ended(id), out);
     }

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use p2p_proto::board::message::{Connect, Ready, Refuse, RefuseReason};
 use p2p_proto::board::{Line, Message};
-use p2p_proto::ids::{ProcessKey, Role, SetupId};
+use p2p_proto::ids::{ProcessKey, SetupId};
 use p2p_proto::limits;
 use p2p_proto::link::handshake::{Calling, Parties, Session};
 use p2p_proto::link::item::Standby;
 use p2p_proto::link::setup::{Answer, Call};
 use p2p_proto::link::{ConnectPlan, Hints, LinkError, ToWorker};
 
+use super::standby::plan;
 use super::tasks::ClassId;
 use super::{BoardState, ClientMachine, ClientOutput, ClientReport, Needs};
 use crate::machine::directory::Present;
@@ -465,12 +466,6 @@ impl ClientMachine {
             self.on_call_failed(now, call, why, out);
         }
     }
-}
-
-/// How to connect after an answer.
-pub(super) fn plan(session: Session, answer: Answer, patient: bool) -> ConnectPlan {
-    let Answer { hints, transit_key } = answer;
-    ConnectPlan { role: Role::Client, transit_key, theirs: hints, session, patient }
 }
 
 impl Present {

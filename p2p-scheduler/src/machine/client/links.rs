@@ -240,12 +240,11 @@ impl ClientMachine {
 
     /// What is due for links, with a connection or without.
     pub(super) fn on_links_due(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
-        for link in self.workers.ids() {
+        let is_due = |worker: &Worker| worker.carrier.wake_at().is_some_and(|at| at <= now.at);
+        let due: Vec<LinkId> = self.workers.iter().filter(|(_, worker)| is_due(worker)).map(|(link, _)| link).collect();
+        for link in due {
             let Some(worker) = self.workers.get_mut(link) else { continue };
             let carrier = &mut worker.carrier;
-            if carrier.wake_at().is_none_or(|at| at > now.at) {
-                continue;
-            }
             let Some(broken) = &mut carrier.broken else {
                 carrier.standby_at = None;
                 self.offer_standby(now, link, out);

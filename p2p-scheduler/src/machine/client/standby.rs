@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use p2p_proto::ids::Role;
 use p2p_proto::link::item::Standby;
 use p2p_proto::link::setup::Answer;
+use p2p_proto::link::{ConnectPlan, Session};
 
-use super::calls::{Purpose, Stage, plan};
+use super::calls::{Purpose, Stage};
 use super::{ClientMachine, ClientOutput};
 use crate::LinkId;
 use crate::machine::Now;
@@ -65,4 +67,10 @@ impl ClientMachine {
             out.push(ClientOutput::Abandon(connection));
         }
     }
+}
+
+/// How to connect after an answer.
+pub(super) fn plan(session: Session, answer: Answer, patient: bool) -> ConnectPlan {
+    let Answer { hints, transit_key } = answer;
+    ConnectPlan { role: Role::Client, transit_key, theirs: hints, session, patient }
 }

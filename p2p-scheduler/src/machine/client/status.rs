@@ -42,7 +42,7 @@ pub struct WorkerStatus {
     pub queued: Option<u32>,
     /// The least round trip measured.
     pub round_trip: Option<Duration>,
-    /// Which way the bytes go; `None` while there is no link.
+    /// Which way the bytes go; `None` while there is no connection.
     pub path: Option<LinkPath>,
     /// It takes no more tasks.
     pub draining: bool,
@@ -85,7 +85,7 @@ impl ClientMachine {
             busy: worker.load.map(|load| load.busy),
             queued: worker.load.map(|load| load.queued),
             round_trip: worker.round_trip,
-            path: Some(worker.path.clone()),
+            path: (!worker.carrier.is_broken()).then(|| worker.path.clone()),
             draining: worker.draining,
         });
         let others =
