@@ -8,6 +8,7 @@ pub mod dice;
 pub mod ledger;
 pub mod plan;
 pub mod run;
+pub mod scale;
 pub mod shrink;
 pub mod trace;
 pub mod world;

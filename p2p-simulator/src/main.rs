@@ -1,5 +1,10 @@
 //! `p2p-simulator`: runs seeds, replays and shortens one that failed.
 
+// In a program nothing is reachable from outside; `pub` says what a module gives to the others.
+#![allow(unreachable_pub)]
+
+mod memory;
+
 use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -9,6 +14,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use p2p_simulator::plan::Plan;
 use p2p_simulator::run::{Failure, run};
+use p2p_simulator::scale;
 use p2p_simulator::shrink::shrink;
 use p2p_simulator::trace::Trace;
 
@@ -56,6 +62,15 @@ enum Command {
         #[arg(long, default_value_t = 3000)]
         tries: usize,
     },
+    /// Measure what grows how, and write the table of docs/scaling.md.
+    Scale {
+        /// The largest size of any axis.
+        #[arg(long, default_value_t = 1_000_000)]
+        most: u64,
+        /// The page, with markers around the table; without one the table is only shown.
+        #[arg(long)]
+        write: Option<std::path::PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -74,6 +89,7 @@ fn main() -> ExitCode {
             println!("{} plans were tried", shrunk.tried);
             show(&shrunk.plan, last)
         }
+        Command::Scale { most, write } => measure(most, write.as_deref()),
     }
 }
 
@@ -90,6 +106,24 @@ fn show(plan: &Plan, last: usize) -> ExitCode {
         }
         Err(failure) => {
             report(plan.seed, &failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(most: u64, page: Option<&std::path::Path>) -> ExitCode {
+    let rows = scale::measure(most, memory::live, |row| eprintln!("{row:?}"));
+    let table = scale::table(&rows);
+    print!("{table}");
+    let Some(path) = page else { return ExitCode::SUCCESS };
+    let written = std::fs::read_to_string(path).map_err(|fault| fault.to_string()).and_then(|page| {
+        let page = scale::in_page(&page, &table).ok_or("it has no markers for the table")?;
+        std::fs::write(path, page).map_err(|fault| fault.to_string())
+    });
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{}: {why}", path.display());
             ExitCode::FAILURE
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use p2p_proto::board::message::{Bye, Deny, DenyReason, Refuse, RefuseReason};
 use p2p_proto::board::{BoardEvent, Line, Message};
-use p2p_proto::ids::SetupId;
+use p2p_proto::ids::{ProcessKey, Role, SetupId};
 use p2p_scheduler::memory::{Faults, Mangler};
 
 use super::{Happening, Peer, World};
@@ -216,6 +216,7 @@ impl World {
     }
 
     fn spread(&mut self, from: Option<Peer>, line: &Line) {
+        let kind = self.only_who_listens.then(|| line.decode().ok().map(|envelope| envelope.message)).flatten();
         let group = from.map(|from| self.places[from].group);
         for peer in 0..self.places.len() {
             let place = &mut self.places[peer];
@@ -223,11 +224,29 @@ impl World {
             if from == Some(peer) || !hears || matches!(place.machine, super::Machine::Gone) {
                 continue;
             }
+            if kind.as_ref().is_some_and(|message| !listens(place.me.role, place.me.secret.process_key(), message)) {
+                continue;
+            }
             for line in place.mangler.pass(line.clone()) {
                 let after = LATENCY + Duration::from_micros(self.dice.below(1000 * self.board.weather.delay_ms.max(1)));
                 self.later(after, Happening::Line(peer, line));
             }
         }
+    }
+}
+
+/// Whether a process in this role does something with such a line.
+fn listens(role: Role, process: ProcessKey, message: &Message) -> bool {
+    match message {
+        Message::Hello(_) | Message::Bye(_) => role != Role::Worker,
+        Message::Seek(_) => role != Role::Client,
+        Message::Beat(_) => role != Role::Host,
+        Message::Claim(_) => role == Role::Host,
+        Message::Admit(admit) => admit.process == process,
+        Message::Deny(deny) => deny.process == process,
+        Message::Connect(connect) => connect.callee.process == process,
+        Message::Ready(ready) => ready.caller == process,
+        Message::Refuse(refuse) => refuse.caller == process,
     }
 }
 

@@ -101,6 +101,8 @@ pub struct World {
     pub said: Vec<(Duration, Peer, Line)>,
     /// Whether `said` is filled.
     pub keep_lines: bool,
+    /// Whether lines go only to those who do something with them: what others read and drop changes nothing but the time that it takes.
+    pub only_who_listens: bool,
     /// Connections that are refused.
     pub refuse_links: bool,
     /// Processes that ended because of what they ran, for whoever starts them again.
@@ -132,6 +134,7 @@ impl World {
             trace: Trace::off(),
             said: Vec::new(),
             keep_lines: true,
+            only_who_listens: false,
             refuse_links: false,
             died: Vec::new(),
             steps: 0,

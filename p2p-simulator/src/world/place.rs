@@ -211,6 +211,13 @@ impl World {
         self.end_process(peer);
     }
 
+    /// Takes a machine out: its process is gone.
+    pub(crate) fn take_machine(&mut self, peer: Peer) -> Machine {
+        let machine = std::mem::replace(&mut self.places[peer].machine, Machine::Gone);
+        self.end_process(peer);
+        machine
+    }
+
     fn end_process(&mut self, peer: Peer) {
         self.places[peer].machine = Machine::Gone;
         self.places[peer].asleep_until = None;
