@@ -4,6 +4,7 @@ mod admission;
 mod chaos;
 mod hostile;
 mod links;
+mod moving;
 mod rate;
 mod scheduling;
 mod setup;

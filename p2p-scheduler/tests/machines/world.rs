@@ -113,6 +113,9 @@ pub(crate) struct World {
     staged: HashMap<(End, AttemptId), (u32, Duration)>,
     /// Slots that it takes and since when it runs.
     running: HashMap<(End, AttemptId), (u32, Duration)>,
+    /// How many times as long everything takes.
+    slowness: HashMap<Peer, u32>,
+    starts: HashMap<Peer, usize>,
     /// Credits of a client's link, as the world counts them.
     credits: HashMap<End, i64>,
     attempts: HashMap<(Peer, AttemptId), TaskId>,
@@ -143,6 +146,8 @@ impl World {
             others: HashMap::new(),
             staged: HashMap::new(),
             running: HashMap::new(),
+            slowness: HashMap::new(),
+            starts: HashMap::new(),
             credits: HashMap::new(),
             attempts: HashMap::new(),
             forged: HashSet::new(),
@@ -428,6 +433,27 @@ impl World {
 
     pub(crate) fn all_done(&self) -> bool {
         self.tasks.values().all(|task| !task.outcomes.is_empty())
+    }
+
+    /// On this worker everything takes so many times as long.
+    pub(crate) fn slow_down(&mut self, worker: Peer, times: u32) {
+        self.slowness.insert(worker, times);
+    }
+
+    /// How often a worker has started anything.
+    pub(crate) fn runs_of(&self, worker: Peer) -> usize {
+        self.starts.get(&worker).copied().unwrap_or(0)
+    }
+
+    /// The workers on which a task runs now.
+    pub(crate) fn runs_on(&self, client: Peer, task: TaskId) -> Vec<Peer> {
+        let mut workers = Vec::new();
+        for (end, attempt) in self.running.keys() {
+            if self.others[end] == client && self.attempts.get(&(client, *attempt)) == Some(&task) {
+                workers.push(end.0);
+            }
+        }
+        workers
     }
 
     pub(crate) fn running(&self, worker: Peer) -> usize {
@@ -840,6 +866,8 @@ impl World {
             self.tasks.get_mut(&(client, task)).unwrap().runs += 1;
         }
         assert!(self.running.insert((end, attempt), (cpus, self.at)).is_none());
+        *self.starts.entry(end.0).or_default() += 1;
+        let time = time * self.slowness.get(&end.0).copied().unwrap_or(1);
         self.later(time, Happening::Ended(end, attempt, Ended::Exit(0)));
     }
 }

@@ -3,20 +3,13 @@
 use p2p_proto::ids::{AttemptId, TaskId};
 use p2p_proto::link::item::{Finished, Returned, Submit};
 use p2p_proto::link::{LinkError, ToWorker};
-use p2p_proto::task::TaskSpec;
 
-use super::tasks::After;
+use super::tasks::{After, Room};
 use super::{ClientMachine, ClientOutput, Outcome};
 use crate::LinkId;
 use crate::machine::Now;
 
 impl ClientMachine {
-    pub(super) fn on_submit(&mut self, id: TaskId, spec: TaskSpec) {
-        if let Some(class) = self.tasks.add(id, spec) {
-            self.workers.on_class(class, &self.tasks);
-        }
-    }
-
     pub(super) fn on_cancel(&mut self, task: TaskId, out: &mut Vec<ClientOutput>) {
         let Some(cancelling) = self.tasks.cancel(task) else { return };
         cancel(cancelling.attempts, out);
@@ -142,31 +135,39 @@ impl ClientMachine {
     /// waits.
     pub(super) fn assign(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
         self.copy_stragglers(now);
-        let mut served = None;
+        while let Some(class) = self.tasks.next_new_class() {
+            self.workers.on_class(class, &self.tasks);
+        }
+        let (mut served, mut alone) = (None, None);
         // A class may empty itself meanwhile, so each is looked for behind the last one.
         while let Some(class) = self.tasks.waiting_after(served) {
             served = Some(class);
+            let room = self.tasks.room(class);
             while let Some(front) = self.tasks.front(class) {
                 let task = front.task;
-                let best = self.workers.best(class, front.unqueued, |link| self.tasks.is_with(task, link));
+                let best = self.workers.best(class, room, |link| self.tasks.is_with(task, link));
                 let Some(link) = best else {
                     let takes = |link| !self.tasks.is_with(task, link);
                     if front.copy && (self.tasks.waits_behind(class) || !self.workers.could_start(class, takes)) {
                         self.tasks.drop_copy(task);
                         continue;
                     }
+                    if room == Room::Worker {
+                        alone = Some(class);
+                    }
                     break;
                 };
                 let Some(name) = self.workers.get_mut(link).map(|worker| worker.name.clone()) else { break };
                 let Some(begun) = self.tasks.start(task, link) else { break };
                 let attempt = begun.attempt;
-                self.workers.on_submit(link, attempt, task);
+                self.workers.on_submit(link, attempt, task, self.tasks.needs(class).cpus, begun.alone);
                 // In this order: what streams in follows its `Submit`.
                 let submit = Submit { attempt, task: begun.spec, alone: begun.alone };
                 out.push(ClientOutput::Send(link, ToWorker::Submit(submit)));
                 out.push(ClientOutput::Attempt { task, link, attempt, worker: name });
             }
         }
+        self.workers.reserve(alone);
         if self.tasks.queued() == 0 {
             let recalls = self.workers.recalls(&self.tasks);
             out.extend(recalls.into_iter().map(|(link, attempt)| ClientOutput::Send(link, ToWorker::Recall(attempt))));

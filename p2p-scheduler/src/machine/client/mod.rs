@@ -137,7 +137,7 @@ impl ClientMachine {
                     return;
                 }
                 for (id, spec) in tasks {
-                    self.on_submit(id, spec);
+                    self.tasks.add(id, spec);
                 }
                 self.seek_if_quiet(now);
             }
@@ -344,7 +344,7 @@ impl ClientMachine {
             ToClient::Revoke(credits) => self.workers.on_revoke(link, credits),
             ToClient::Started(attempt) => self.on_started(now, link, attempt, out),
             ToClient::Note(note) => {
-                if let Some(task) = worker.attempts.get(&note.attempt).copied() {
+                if let Some(task) = self.workers.task_of(link, note.attempt) {
                     out.push(ClientOutput::Note { task, attempt: note.attempt, text: note.text });
                 }
             }

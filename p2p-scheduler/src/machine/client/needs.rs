@@ -18,6 +18,10 @@ pub struct Needs {
     pub labels: Vec<String>,
     /// Those with a higher one start first; no worker lacks it.
     pub priority: i8,
+    /// It starts only once, and so only where a slot is free.
+    pub once: bool,
+    /// It runs with nothing beside it, and so only where nothing else of this client is (S-04).
+    pub alone: bool,
 }
 
 impl Needs {
@@ -27,7 +31,15 @@ impl Needs {
         labels.sort_unstable();
         labels.dedup();
         let (runtime, cpus) = (spec.runtime.clone(), spec.cpus());
-        Self { runtime, cpus, memory_mib: spec.memory_mib, labels, priority: spec.priority }
+        Self {
+            runtime,
+            cpus,
+            memory_mib: spec.memory_mib,
+            labels,
+            priority: spec.priority,
+            once: spec.once,
+            alone: false,
+        }
     }
 
     /// Whether a worker with so many slots that offers this could ever run such a task.

@@ -29,6 +29,7 @@ pub(super) struct Tasks {
     /// Classes of which tasks wait: those of higher priority first.
     waiting: BTreeSet<(Reverse<i8>, ClassId)>,
     queued: usize,
+    new_classes: Vec<ClassId>,
     next_attempt: u64,
     blame: Blame,
 }
@@ -55,12 +56,21 @@ enum Queued {
     Copy,
 }
 
+/// What a worker must have for a task beside a credit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Nothing: it may wait there.
+    Queue,
+    /// A free slot: it may start only once, and is never sent ahead (S-02).
+    Slot,
+    /// Nothing else of ours: it must run alone.
+    Worker,
+}
+
 /// The task whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Front {
     pub(super) task: TaskId,
-    /// It goes to a free slot or nowhere: it may start only once, or must run alone.
-    pub(super) unqueued: bool,
     /// It would be a copy of an attempt that goes on.
     pub(super) copy: bool,
 }
@@ -100,18 +110,22 @@ pub(super) struct Cancelling {
 }
 
 impl Tasks {
-    /// Adds a task. Returns its class when there was none for its needs.
-    pub(super) fn add(&mut self, id: TaskId, spec: TaskSpec) -> Option<ClassId> {
+    /// Adds a task.
+    pub(super) fn add(&mut self, id: TaskId, spec: TaskSpec) {
         if self.tasks.contains_key(&id) {
-            return None;
+            return;
         }
-        let (class, is_new) = self.classes.of_needs(Needs::of(&spec));
+        let class = self.class_with(Needs::of(&spec));
         let (attempts, losses) = Default::default();
-        self.tasks
-            .insert(id, Task { spec, class, queued: Queued::No, cancelled: false, uncopied: false, attempts, losses });
+        let task = Task { spec, class, queued: Queued::No, cancelled: false, uncopied: false, attempts, losses };
+        self.tasks.insert(id, task);
         self.classes.get_mut(class).unfinished += 1;
         self.enqueue(id, Queued::Yes, false);
-        is_new.then_some(class)
+    }
+
+    /// A kind of tasks that there was none of when this was asked last: workers are to be looked at anew.
+    pub(super) fn next_new_class(&mut self) -> Option<ClassId> {
+        self.new_classes.pop()
     }
 
     /// Classes of which tasks wait, those of higher priority first.
@@ -149,13 +163,21 @@ impl Tasks {
         u32::try_from(class.unfinished).unwrap_or(u32::MAX).saturating_mul(class.needs.cpus)
     }
 
+    /// What a worker must have for a task of this class beside a credit.
+    pub(super) fn room(&self, class: ClassId) -> Room {
+        match self.needs(class) {
+            Needs { alone: true, .. } => Room::Worker,
+            Needs { once: true, .. } => Room::Slot,
+            _ => Room::Queue,
+        }
+    }
+
     /// The next task of this class.
     pub(super) fn front(&mut self, class: ClassId) -> Option<Front> {
         let queue = &mut self.classes.get_mut(class).queue;
         while let Some(id) = queue.front() {
             if let Some(task) = self.tasks.get(id).filter(|task| task.queued != Queued::No) {
-                let unqueued = task.spec.once || task.runs_alone();
-                return Some(Front { task: *id, unqueued, copy: task.queued == Queued::Copy });
+                return Some(Front { task: *id, copy: task.queued == Queued::Copy });
             }
             queue.pop_front();
         }
@@ -420,10 +442,26 @@ impl Tasks {
         Some(task)
     }
 
+    fn class_with(&mut self, needs: Needs) -> ClassId {
+        let (class, is_new) = self.classes.of_needs(needs);
+        if is_new {
+            self.new_classes.push(class);
+        }
+        class
+    }
+
     fn enqueue(&mut self, id: TaskId, queued: Queued, first: bool) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        let (mut class, alone) = (task.class, task.runs_alone());
+        if self.needs(class).alone != alone {
+            // Those that wait for a worker of their own hold nobody up.
+            let needs = Needs { alone, ..self.needs(class).clone() };
+            self.classes.on_removed(class);
+            class = self.class_with(needs);
+            self.classes.get_mut(class).unfinished += 1;
+        }
         let Some(task) = self.tasks.get_mut(&id) else { return };
-        task.queued = queued;
-        let class = task.class;
+        (task.queued, task.class) = (queued, class);
         self.classes.push(class, id, first);
         self.queued += 1;
         self.waiting.insert(self.classes.turn(class));
@@ -474,7 +512,8 @@ mod tests {
 
     fn tasks(spec: TaskSpec) -> (Tasks, TaskId, ClassId) {
         let (mut tasks, id) = (Tasks::default(), TaskId(7));
-        let class = tasks.add(id, spec).unwrap();
+        tasks.add(id, spec);
+        let class = tasks.next_new_class().unwrap();
         (tasks, id, class)
     }
 
@@ -484,7 +523,8 @@ mod tests {
 
     /// Takes the front task to `link`.
     fn begin(tasks: &mut Tasks, link: LinkId) -> Begun {
-        let front = tasks.front(ClassId(0)).expect("it waits");
+        let class = tasks.waiting().next().expect("it waits");
+        let front = tasks.front(class).expect("it waits");
         tasks.start(front.task, link).unwrap()
     }
 
@@ -572,7 +612,8 @@ mod tests {
             assert_eq!(tasks.on_lost(id, begun.attempt, Some(worker(number))), Some(After::Again));
             tasks.acquit(worker(number).0);
         }
-        assert!(!tasks.front(class).unwrap().unqueued);
+        assert!(tasks.front(class).is_some());
+        assert_eq!(tasks.room(class), Room::Queue);
     }
 
     #[test]

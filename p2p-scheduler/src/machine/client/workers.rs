@@ -11,13 +11,13 @@ use p2p_proto::link::item::{Pong, Want};
 use p2p_proto::task::ReturnReason;
 
 use super::links::Carrier;
-use super::tasks::{ClassId, Tasks};
+use super::tasks::{ClassId, Room, Tasks};
 use crate::LinkId;
 use crate::machine::Now;
 use crate::machine::directory::Present;
 
-use self::worker::LOAD_UNIT;
 pub(super) use self::worker::Worker;
+use self::worker::{Held, LOAD_UNIT};
 
 /// Attempts that a worker may hand back without finishing one, before it gets no more of that kind. Honest ones hand
 /// much back only when they leave, and say so first.
@@ -39,6 +39,8 @@ pub(super) struct Workers {
     told_of: usize,
     /// A worker has come or changed since, or used up most of what it was told of.
     stale: bool,
+    /// Gets nothing more until a task that must run alone has it.
+    reserved: Option<LinkId>,
     /// Nothing waited, but some held more than their slots, when that was last looked at.
     uneven: bool,
 }
@@ -77,11 +79,7 @@ impl Workers {
 
     pub(super) fn remove(&mut self, link: LinkId) -> Option<Worker> {
         // Out of every index first.
-        self.change(link, |worker| {
-            worker.credits = 0;
-            worker.recalled.clear();
-            worker.draining = true;
-        });
+        self.change(link, Worker::retire);
         self.links.remove(&link)
     }
 
@@ -117,14 +115,31 @@ impl Workers {
         self.links.values().find(|worker| worker.process == process)
     }
 
-    /// The worker for the next task of this class: one with a credit and the least work per slot. One that is `unqueued` goes to a free
-    /// slot or nowhere: it is never prefetched (S-02). None that has the task already. Looks at [`limits::CLIENT_LINKS`] at most.
+    /// The worker for the next task of this class: one with a credit and the least work per slot, and no more than `room` allows. None that
+    /// has the task already. Looks at [`limits::CLIENT_LINKS`] at most.
     ///
     /// [`limits::CLIENT_LINKS`]: p2p_proto::limits::CLIENT_LINKS
-    pub(super) fn best(&self, class: ClassId, unqueued: bool, has: impl Fn(LinkId) -> bool) -> Option<LinkId> {
-        let fitting =
-            self.ready.iter().filter(|(load, link)| (!unqueued || *load < LOAD_UNIT) && self.fits(*link, class));
-        fitting.map(|(_, link)| *link).find(|link| !has(*link))
+    pub(super) fn best(&self, class: ClassId, room: Room, has: impl Fn(LinkId) -> bool) -> Option<LinkId> {
+        let below = match room {
+            Room::Queue => u64::MAX,
+            Room::Slot => LOAD_UNIT,
+            Room::Worker => 1,
+        };
+        let fitting = self.ready.iter().take_while(|(load, _)| *load < below).map(|(_, link)| *link);
+        let open = fitting.filter(|link| room == Room::Worker || self.reserved != Some(*link));
+        open.filter(|link| self.fits(*link, class)).find(|link| !has(*link))
+    }
+
+    /// Keeps one worker free of other tasks, until one of `alone` that waits for a worker of its own has it; none if nothing waits so.
+    pub(super) fn reserve(&mut self, alone: Option<ClassId>) {
+        let Some(class) = alone else {
+            self.reserved = None;
+            return;
+        };
+        if self.reserved.is_none_or(|link| !self.fits(link, class)) {
+            let fitting = self.links.iter().filter(|(_, worker)| worker.fits(class) && !worker.carrier.is_broken());
+            self.reserved = fitting.min_by_key(|(_, worker)| worker.attempts.len()).map(|(link, _)| *link);
+        }
     }
 
     /// Whether some worker has a credit for a slot that is free.
@@ -139,14 +154,19 @@ impl Workers {
 
     /// The task of an attempt that this worker has.
     pub(super) fn task_of(&self, link: LinkId, attempt: AttemptId) -> Option<TaskId> {
-        self.links.get(&link)?.attempts.get(&attempt).copied()
+        self.links.get(&link)?.attempts.get(&attempt).map(|held| held.task)
     }
 
-    /// All attempts of a worker in the order in which it got them; whether each may have run by now: it is among the first.
+    /// All attempts of a worker in the order in which it got them; whether each may have run by now: there were slots for it.
     pub(super) fn attempts_of(&self, link: LinkId) -> Vec<(AttemptId, TaskId, bool)> {
         let Some(worker) = self.links.get(&link) else { return Vec::new() };
-        let slots = worker.slots as usize;
-        worker.attempts.iter().enumerate().map(|(at, (attempt, task))| (*attempt, *task, at < slots)).collect()
+        let mut free = worker.slots;
+        let attempts = worker.attempts.iter().map(|(attempt, held)| {
+            let may_have_run = held.slots <= free;
+            free -= if may_have_run { held.slots } else { 0 };
+            (*attempt, held.task, may_have_run)
+        });
+        attempts.collect()
     }
 
     /// Tasks that could move to this worker from those that hold more than they have slots: it has a slot for them.
@@ -173,18 +193,23 @@ impl Workers {
                 |task| tasks.class_of(task).is_some_and(|class| idle.iter().any(|link| self.fits(*link, class)));
             let Some(worker) = self.links.get(&loaded) else { break };
             let newest = worker.attempts.iter().rev().take(RECALL_LOOK);
-            let movable = newest.filter(|(attempt, task)| {
-                !worker.recalled.contains(attempt) && !tasks.has_started(**task, **attempt) && takes(**task)
+            let movable = newest.filter(|(attempt, held)| {
+                !worker.recalled.contains(attempt) && !tasks.has_started(held.task, **attempt) && takes(held.task)
             });
-            let most = free.min(excess.div_ceil(2)) as usize;
-            let attempts: Vec<AttemptId> = movable.take(most).map(|(attempt, _)| *attempt).collect();
+            let mut left = excess.div_ceil(2);
+            let half = movable.take_while(|(_, held)| {
+                let more = left > 0;
+                left = left.saturating_sub(held.slots);
+                more
+            });
+            let attempts: Vec<AttemptId> = half.take(free as usize).map(|(attempt, _)| *attempt).collect();
             if attempts.is_empty() {
                 break;
             }
             let count = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
             free -= count;
             self.recalling += count;
-            self.change(loaded, |worker| worker.recalled.extend(attempts.iter().copied()));
+            self.change(loaded, |worker| attempts.iter().for_each(|attempt| worker.recall(*attempt)));
             recalls.extend(attempts.into_iter().map(|attempt| (loaded, attempt)));
         }
         recalls
@@ -193,7 +218,7 @@ impl Workers {
     /// It could not be called back: it runs, or has ended.
     pub(super) fn on_too_late(&mut self, link: LinkId, attempt: AttemptId) {
         self.change(link, |worker| {
-            worker.recalled.remove(&attempt);
+            worker.keep(attempt);
         });
     }
 
@@ -254,11 +279,13 @@ impl Workers {
         self.change(link, |worker| worker.credits = worker.credits.saturating_sub(credits));
     }
 
-    pub(super) fn on_submit(&mut self, link: LinkId, attempt: AttemptId, task: TaskId) {
+    /// An attempt was sent: of a task that takes so many slots, all of them where it runs `alone`.
+    pub(super) fn on_submit(&mut self, link: LinkId, attempt: AttemptId, task: TaskId, cpus: u32, alone: bool) {
         self.change(link, |worker| {
             worker.credits = worker.credits.saturating_sub(1);
             worker.told.tasks = worker.told.tasks.saturating_sub(1);
-            worker.attempts.insert(attempt, task);
+            let slots = if alone { worker.slots } else { cpus.min(worker.slots) };
+            worker.hold(attempt, Held { task, slots });
         });
         self.stale |= self.links.get(&link).is_some_and(|worker| worker.told.tasks <= worker.hear_below);
     }
@@ -267,8 +294,7 @@ impl Workers {
     pub(super) fn on_ended(&mut self, now: Now, link: LinkId, attempt: AttemptId) -> Option<TaskId> {
         let mut task = None;
         self.change(link, |worker| {
-            task = worker.attempts.remove(&attempt);
-            worker.recalled.remove(&attempt);
+            task = worker.release(attempt);
             worker.idle_since = now.at;
         });
         task

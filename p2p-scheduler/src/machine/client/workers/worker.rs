@@ -17,6 +17,14 @@ use crate::machine::directory::Present;
 /// How finely load is compared: attempts per slot in 1/1024.
 pub(super) const LOAD_UNIT: u64 = 1024;
 
+/// An attempt that a worker has.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Held {
+    pub(in super::super) task: TaskId,
+    /// All of the worker's for one that runs alone.
+    pub(super) slots: u32,
+}
+
 /// One linked worker.
 #[derive(Debug)]
 pub(in super::super) struct Worker {
@@ -29,7 +37,9 @@ pub(in super::super) struct Worker {
     pub(in super::super) slots: u32,
     pub(in super::super) offer: Offer,
     /// In the order in which it got them: it runs the first ones first.
-    pub(in super::super) attempts: BTreeMap<AttemptId, TaskId>,
+    pub(in super::super) attempts: BTreeMap<AttemptId, Held>,
+    /// The slots of all of them together.
+    held: u32,
     pub(in super::super) draining: bool,
     pub(in super::super) round_trip: Option<Duration>,
     pub(in super::super) load: Option<Pong>,
@@ -38,6 +48,8 @@ pub(in super::super) struct Worker {
     pub(super) credits: u32,
     /// Attempts that it was asked to hand back, and has not answered about.
     pub(super) recalled: BTreeSet<AttemptId>,
+    /// The slots of these together.
+    recalled_slots: u32,
     /// What it believes that waits: the last `Want`, less what it was sent since.
     pub(super) told: Want,
     /// When so little of that is left, it is to hear how much there is now.
@@ -63,12 +75,14 @@ impl Worker {
             slots: offer.slots,
             offer,
             attempts: BTreeMap::new(),
+            held: 0,
             draining: false,
             round_trip: None,
             load: None,
             returns: 0,
             credits: 0,
             recalled: BTreeSet::new(),
+            recalled_slots: 0,
             told: Want::default(),
             hear_below: 0,
             ping_sent: None,
@@ -116,17 +130,54 @@ impl Worker {
 
     /// Its load, if it can be given a task.
     pub(super) fn readiness(&self) -> Option<u64> {
-        let load = || self.attempts.len() as u64 * LOAD_UNIT / u64::from(self.slots.max(1));
+        let load = || u64::from(self.held) * LOAD_UNIT / u64::from(self.slots.max(1));
         (self.credits > 0 && !self.carrier.is_broken()).then(load)
     }
 
-    /// Attempts that wait there, as far as this client's own fill its slots, and were not asked back.
+    /// Slots that this client's attempts there want beyond those that there are; what was asked back is not counted.
     pub(super) fn excess(&self) -> u32 {
         if self.carrier.is_broken() || self.draining {
             return 0;
         }
-        let held = self.attempts.len().saturating_sub(self.recalled.len());
-        u32::try_from(held).unwrap_or(u32::MAX).saturating_sub(self.slots)
+        (self.held - self.recalled_slots).saturating_sub(self.slots)
+    }
+
+    /// It gets an attempt.
+    pub(super) fn hold(&mut self, attempt: AttemptId, held: Held) {
+        self.held += held.slots;
+        self.attempts.insert(attempt, held);
+    }
+
+    /// It does not have an attempt any more. Whose it was.
+    pub(super) fn release(&mut self, attempt: AttemptId) -> Option<TaskId> {
+        self.keep(attempt);
+        let held = self.attempts.remove(&attempt)?;
+        self.held -= held.slots;
+        Some(held.task)
+    }
+
+    /// It is asked to hand an attempt back.
+    pub(super) fn recall(&mut self, attempt: AttemptId) {
+        if let Some(held) = self.attempts.get(&attempt)
+            && self.recalled.insert(attempt)
+        {
+            self.recalled_slots += held.slots;
+        }
+    }
+
+    /// It keeps an attempt that it was asked to hand back.
+    pub(super) fn keep(&mut self, attempt: AttemptId) {
+        if self.recalled.remove(&attempt)
+            && let Some(held) = self.attempts.get(&attempt)
+        {
+            self.recalled_slots -= held.slots;
+        }
+    }
+
+    /// It has nothing any more: it is about to be forgotten.
+    pub(super) fn retire(&mut self) {
+        (self.credits, self.recalled_slots, self.draining) = (0, 0, true);
+        self.recalled.clear();
     }
 
     /// Whether it is to be pinged when its time comes.
@@ -141,6 +192,6 @@ impl Worker {
 
     /// Whether this client does not fill its slots.
     pub(super) fn may_start(&self) -> bool {
-        !self.carrier.is_broken() && !self.draining && self.attempts.len() < self.slots as usize
+        !self.carrier.is_broken() && !self.draining && self.held < self.slots
     }
 }
