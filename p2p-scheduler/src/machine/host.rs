@@ -235,7 +235,10 @@ impl HostMachine {
     fn signed_lately(&self, now: Now, claim: &Claim) -> Option<Membership> {
         let (claims, membership) = self.signed.get(&claim.keys.process)?;
         let same = claims.machine == claim.keys.machine && claims.user == claim.user;
-        let fresh = claims.until.saturating_sub(now.unix) > limits::MEMBERSHIP_TTL.as_secs() / 4 * 3;
+        let left = claims.until.saturating_sub(now.unix);
+        let ttl = limits::MEMBERSHIP_TTL.as_secs();
+        // More than a whole life is left of what was signed while her clock was wrong: nobody may believe it for a long time.
+        let fresh = left > ttl / 4 * 3 && left <= ttl;
         (same && fresh).then(|| membership.clone())
     }
 

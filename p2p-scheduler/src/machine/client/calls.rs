@@ -175,8 +175,9 @@ impl Calls {
         }
     }
 
-    pub(super) fn ids(&self) -> Vec<ConnectionId> {
-        self.under_way.keys().copied().collect()
+    /// All calls under way, which are given up.
+    pub(super) fn drain(&mut self) -> Vec<ConnectionId> {
+        std::mem::take(&mut self.under_way).into_keys().collect()
     }
 
     /// Calls of workers to which there is no link.

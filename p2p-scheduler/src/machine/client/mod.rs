@@ -390,7 +390,7 @@ impl ClientMachine {
             out.push(ClientOutput::Send(link, ToWorker::Bye));
             out.push(ClientOutput::Close(link));
         }
-        out.extend(self.calls.ids().into_iter().map(ClientOutput::Abandon));
+        out.extend(self.calls.drain().into_iter().map(ClientOutput::Abandon));
         self.stragglers.clear();
         for task in self.tasks.drain() {
             out.push(ClientOutput::Outcome(task, Outcome::Cancelled));

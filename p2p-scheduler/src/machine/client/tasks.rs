@@ -364,7 +364,10 @@ impl Tasks {
         self.waiting.clear();
         self.blame.clear();
         self.queued = 0;
-        self.tasks.drain().map(|(id, _)| id).collect()
+        let mut all: Vec<TaskId> = self.tasks.drain().map(|(id, _)| id).collect();
+        // The same in every run, whatever order the map has.
+        all.sort_unstable();
+        all
     }
 
     /// Tasks without an outcome.

@@ -3,7 +3,7 @@
 //! Nothing of a caller's is believed before its handshake opens, and nothing is told before its credentials verify. A repeat of a
 //! half-open set-up is answered with the same bytes; an older one is ignored.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use p2p_proto::board::message::{Connect, Ready, Refuse, RefuseReason};
 use p2p_proto::board::{Line, Message};
@@ -36,7 +36,7 @@ const MEMBER_PER_S: f64 = 10.0;
 /// Half-open set-ups, and the last counter of each caller.
 #[derive(Debug)]
 pub(super) struct Answers {
-    pub(super) half_open: HashMap<ConnectionId, HalfOpen>,
+    pub(super) half_open: BTreeMap<ConnectionId, HalfOpen>,
     counters: HashMap<ProcessKey, SetupId>,
     opens: Bucket,
     /// Of members only, so there are no more than the host has signed.
@@ -46,7 +46,7 @@ pub(super) struct Answers {
 impl Default for Answers {
     fn default() -> Self {
         Self {
-            half_open: HashMap::new(),
+            half_open: BTreeMap::new(),
             counters: HashMap::new(),
             opens: Bucket::full(OPENS_BURST),
             members: HashMap::new(),
@@ -83,7 +83,7 @@ impl Answers {
 
     /// All set-ups under way, which are given up.
     pub(super) fn drain(&mut self) -> Vec<ConnectionId> {
-        self.half_open.drain().map(|(connection, _)| connection).collect()
+        std::mem::take(&mut self.half_open).into_keys().collect()
     }
 
     /// Set-ups under way, but for those of links that are here.

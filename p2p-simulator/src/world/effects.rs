@@ -1,0 +1,218 @@
+//! Inputs into machines, and what becomes of their outputs.
+
+use std::collections::BTreeSet;
+
+use p2p_proto::board::BoardEvent;
+use p2p_proto::link::{Hints, ToWorker};
+use p2p_scheduler::machine::client::{ClientInput, ClientOutput};
+use p2p_scheduler::machine::host::{HostInput, HostOutput};
+use p2p_scheduler::machine::worker::{WorkerInput, WorkerOutput};
+
+use super::{Machine, Peer, Plug, World};
+use crate::ledger::Violation;
+
+impl World {
+    pub(super) fn tick(&mut self, peer: Peer) {
+        match &self.places[peer].machine {
+            Machine::Host(_) => self.host_input(peer, HostInput::Tick),
+            Machine::Worker(_) => self.worker_input(peer, WorkerInput::Tick),
+            Machine::Client(_) => self.client_input(peer, ClientInput::Tick),
+            Machine::Gone => self.rewake(peer),
+        }
+        if let Some(next) = self.places[peer].wake.filter(|next| *next <= self.at) {
+            let what =
+                format!("{peer} ticked at {:?} and wants to be woken at {next:?}: its driver would spin", self.at);
+            self.ledger.break_rule(Violation::new("I-10", what));
+        }
+    }
+
+    pub(super) fn board_input(&mut self, peer: Peer, event: BoardEvent) {
+        match &self.places[peer].machine {
+            Machine::Host(_) => self.host_input(peer, HostInput::Board(event)),
+            Machine::Worker(_) => self.worker_input(peer, WorkerInput::Board(event)),
+            Machine::Client(_) => self.client_input(peer, ClientInput::Board(event)),
+            Machine::Gone => {}
+        }
+    }
+
+    pub(super) fn on_prepared(&mut self, plug: Plug) {
+        let ((peer, connection), hints) = (plug, Ok(Hints::default()));
+        if !self.wires.live.contains(&plug) {
+            return;
+        }
+        match &self.places[peer].machine {
+            Machine::Worker(_) => self.worker_input(peer, WorkerInput::Prepared { connection, hints }),
+            _ => self.client_input(peer, ClientInput::Prepared { connection, hints }),
+        }
+    }
+
+    /// Gives a host an input, and does what she wants done.
+    pub fn host_input(&mut self, peer: Peer, input: HostInput) {
+        self.wake_sleeper(peer);
+        let now = self.now_of(peer);
+        let Machine::Host(machine) = &mut self.places[peer].machine else { return };
+        let mut out = Vec::new();
+        machine.handle(now, input, &mut out);
+        for output in out {
+            match output {
+                HostOutput::Publish(line) => self.publish(peer, line),
+                HostOutput::Bind { user, machine, serial } => {
+                    self.places[peer].bound.retain(|(other, _)| *other != user);
+                    self.places[peer].bound.push((user, machine));
+                    self.places[peer].serial = serial;
+                }
+                HostOutput::Report(report) => self.places[peer].host_reports.push(report),
+            }
+        }
+        self.rewake(peer);
+    }
+
+    /// Gives a worker an input, and does what it wants done.
+    pub fn worker_input(&mut self, peer: Peer, input: WorkerInput) {
+        self.wake_sleeper(peer);
+        self.places[peer].draining |= matches!(input, WorkerInput::Drain | WorkerInput::Stop);
+        if matches!(input, WorkerInput::Stop) {
+            // What runs there is lost.
+            self.ledger.on_trouble();
+        }
+        let now = self.now_of(peer);
+        let Machine::Worker(machine) = &mut self.places[peer].machine else { return };
+        let mut out = Vec::new();
+        machine.handle(now, input, &mut out);
+        let mut touched = BTreeSet::new();
+        for output in out {
+            match output {
+                WorkerOutput::Publish(line) => self.publish(peer, line),
+                WorkerOutput::Prepare(connection) => self.prepare((peer, connection)),
+                WorkerOutput::Connect(connection, plan) => self.dial((peer, connection), &plan),
+                WorkerOutput::Attach { link, connection, open, resumes } => {
+                    self.attach((peer, link), (peer, connection), open, resumes);
+                    touched.insert(link);
+                }
+                WorkerOutput::Abandon(connection) => {
+                    self.note(peer, || format!("abandons connection {}", connection.0));
+                    self.abandon((peer, connection));
+                }
+                WorkerOutput::Close(link) => self.close((peer, link)),
+                WorkerOutput::Send(link, item) => {
+                    self.note(peer, || format!("sends on link {}: {item:?}", link.0));
+                    self.push_to_client((peer, link), item);
+                    touched.insert(link);
+                }
+                WorkerOutput::Stage(link, submit) => self.stage((peer, link), *submit),
+                WorkerOutput::Run(link, attempt) => {
+                    self.note(peer, || format!("runs {attempt:?} of link {}", link.0));
+                    self.run_attempt((peer, link), attempt);
+                }
+                WorkerOutput::Interrupt(link, attempt) | WorkerOutput::Kill(link, attempt) => {
+                    self.note(peer, || format!("stops {attempt:?} of link {}", link.0));
+                    self.stop_attempt((peer, link), attempt);
+                }
+                WorkerOutput::Save { host, membership } => self.places[peer].kept = (Some(host), Some(membership)),
+                WorkerOutput::Report(report) => {
+                    self.note(peer, || format!("reports {report:?}"));
+                    self.places[peer].worker_reports.push(report);
+                }
+                WorkerOutput::Drained => {
+                    self.note(peer, || "has drained".to_owned());
+                    self.places[peer].drained = true;
+                }
+            }
+        }
+        for link in touched {
+            self.flush((peer, link));
+        }
+        self.rewake(peer);
+    }
+
+    /// Gives a client an input, and does what it wants done.
+    pub fn client_input(&mut self, peer: Peer, input: ClientInput) {
+        self.wake_sleeper(peer);
+        match &input {
+            ClientInput::Cancel(task) => self.ledger.on_cancel(*task),
+            ClientInput::Leave => self.ledger.on_client_leaves(peer),
+            _ => {}
+        }
+        let now = self.now_of(peer);
+        let Machine::Client(machine) = &mut self.places[peer].machine else { return };
+        let mut out = Vec::new();
+        machine.handle(now, input, &mut out);
+        let mut touched = BTreeSet::new();
+        for output in out {
+            match output {
+                ClientOutput::Publish(line) => self.publish(peer, line),
+                ClientOutput::Prepare(connection) => self.prepare((peer, connection)),
+                ClientOutput::Connect(connection, plan) => self.dial((peer, connection), &plan),
+                ClientOutput::Attach { link, connection, open, resumes } => {
+                    self.attach((peer, link), (peer, connection), open, resumes);
+                    touched.insert(link);
+                }
+                ClientOutput::Abandon(connection) => {
+                    self.note(peer, || format!("abandons connection {}", connection.0));
+                    self.abandon((peer, connection));
+                }
+                ClientOutput::Close(link) => self.close((peer, link)),
+                ClientOutput::Send(link, item) => {
+                    self.note(peer, || format!("sends on link {}: {}", link.0, short(&item)));
+                    if let ToWorker::Submit(submit) = &item {
+                        let worker = self.partner_peer((peer, link));
+                        self.ledger.on_submit((peer, link), worker);
+                        self.last_attempt = self.last_attempt.max(submit.attempt);
+                    }
+                    self.push_to_worker((peer, link), item);
+                    touched.insert(link);
+                }
+                ClientOutput::Outcome(task, outcome) => {
+                    self.note(peer, || format!("outcome of task {}: {outcome:?}", task.0));
+                    self.ledger.on_outcome(peer, task, outcome);
+                }
+                ClientOutput::Attempt { .. }
+                | ClientOutput::Withdraw { .. }
+                | ClientOutput::Started { .. }
+                | ClientOutput::Note { .. } => {}
+                ClientOutput::Save { host, membership } => self.places[peer].kept = (Some(host), Some(membership)),
+                ClientOutput::Report(report) => {
+                    self.note(peer, || format!("reports {report:?}"));
+                    self.places[peer].client_reports.push(report);
+                }
+            }
+        }
+        for link in touched {
+            self.flush((peer, link));
+        }
+        self.rewake(peer);
+    }
+
+    /// Notes when the machine wants to be called next.
+    pub(super) fn rewake(&mut self, peer: Peer) {
+        self.steps += 1;
+        let place = &mut self.places[peer];
+        let wake = match &place.machine {
+            Machine::Host(machine) => machine.wake_at(),
+            Machine::Worker(machine) => machine.wake_at(),
+            Machine::Client(machine) => machine.wake_at(),
+            Machine::Gone => None,
+        };
+        let wake = wake.map(|wake| wake.max(place.asleep_until.unwrap_or_default()));
+        if place.wake == wake {
+            return;
+        }
+        if let Some(before) = std::mem::replace(&mut place.wake, wake) {
+            self.wakes.remove(&(before, peer));
+        }
+        if let Some(wake) = wake {
+            self.wakes.insert((wake, peer));
+        }
+    }
+}
+
+/// An item for people, without the payload.
+fn short(item: &ToWorker) -> String {
+    match item {
+        ToWorker::Submit(submit) => {
+            let task = super::task_of(&submit.task).map_or_else(|| "?".to_owned(), |task| task.0.to_string());
+            format!("Submit({:?}, task {task}, alone {})", submit.attempt, submit.alone)
+        }
+        item => format!("{item:?}"),
+    }
+}
