@@ -24,11 +24,27 @@ fn main() -> std::process::ExitCode {
     let arguments = options::Arguments::parse();
     say::start_log(&arguments.common);
     commands::demo::follow_parent();
+    raise_file_limit();
     match async_std::task::block_on(commands::run(arguments)) {
         Ok(code) => code,
         Err(trouble) => {
             say::line(&format!("p2p: {trouble}"));
             trouble.code().into()
+        }
+    }
+}
+
+/// Links, files that stream and commands take several open files each; the usual soft limit of 1,024 is for programs of another time.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    /// More is of no use here, and some programs that are started walk through all there could be.
+    const OPEN_FILES: u64 = 16_384;
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    if limit.current.is_some_and(|now| now < wanted) {
+        limit.current = Some(wanted);
+        if let Err(fault) = setrlimit(Resource::Nofile, limit) {
+            log::debug!("the number of open files stays as it is: {fault}");
         }
     }
 }

@@ -139,13 +139,20 @@ pub struct Patience {
     since: Instant,
     wait: Duration,
     explained: Option<Waiting>,
+    /// A worker has had a task of ours.
+    at_work: bool,
     denied_since: Option<Instant>,
 }
 
 impl Patience {
     /// Waits up to `wait` for a worker.
     pub fn new(wait: Duration) -> Self {
-        Self { since: Instant::now(), wait, explained: None, denied_since: None }
+        Self { since: Instant::now(), wait, explained: None, at_work: false, denied_since: None }
+    }
+
+    /// A worker has a task of ours. From now on this waits as long as it takes: there is work to lose, and workers and boards come back.
+    pub fn on_sent(&mut self) {
+        self.at_work = true;
     }
 
     /// Something works: the wait begins anew.
@@ -174,7 +181,8 @@ impl Patience {
         let denied = matches!(waiting, Waiting::Denied(..));
         self.denied_since = denied.then(|| self.denied_since.unwrap_or_else(Instant::now));
         let in_vain = self.denied_since.map_or(waited, |since| since.elapsed());
-        if let Some(trouble) = hopeless(&waiting, in_vain, self.wait) {
+        let final_ = matches!(waiting, Waiting::Failed(_) | Waiting::Denied(..));
+        if let Some(trouble) = hopeless(&waiting, in_vain, self.wait).filter(|_| final_ || !self.at_work) {
             return Err(trouble);
         }
         if waited >= EXPLAIN_AFTER {
@@ -201,7 +209,9 @@ fn hopeless(waiting: &Waiting, waited: Duration, wait: Duration) -> Option<Troub
         Waiting::Misrouted(_) | Waiting::Unsigned(_) => (Code::NoCluster, PATIENCE),
         Waiting::BoardDown(_) => (Code::Unavailable, PATIENCE),
         Waiting::Joining => (Code::Unavailable, wait),
-        Waiting::NoWorkers(_) | Waiting::Unoffered { .. } | Waiting::Connecting(_) => (Code::Unavailable, wait),
+        Waiting::NoWorkers(_) | Waiting::Unoffered(_) | Waiting::Away(_) | Waiting::Connecting(_) => {
+            (Code::Unavailable, wait)
+        }
         Waiting::Busy { .. } => return None,
     };
     (waited >= limit).then(|| {
@@ -292,6 +302,18 @@ mod tests {
         assert_eq!(patience.look(Some(Waiting::NoWorkers(cluster()))), Ok(()));
         patience.since = ago(60);
         assert!(patience.look(Some(Waiting::NoWorkers(cluster()))).is_err());
+    }
+
+    #[test]
+    fn who_has_work_with_a_worker_waits_as_long_as_it_takes() {
+        let mut patience = Patience::new(WAIT);
+        patience.on_sent();
+        for waiting in [Waiting::BoardDown("cut".to_owned()), Waiting::NoWorkers(cluster()), Waiting::Away(Vec::new())]
+        {
+            patience.since = ago(600);
+            assert_eq!(patience.look(Some(waiting)), Ok(()));
+        }
+        assert!(patience.look(Some(Waiting::Failed(BoardError::Refused("no key".to_owned())))).is_err());
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub const WEIGHT: u32 = 1000;
 pub const CLIENT_LINKS: usize = 64;
 /// Links that one worker keeps, at most.
 pub const WORKER_LINKS: usize = 256;
+/// Links and set-ups of one member at one worker, at most: he must not shut all others out.
+pub const WORKER_LINKS_PER_MEMBER: usize = WORKER_LINKS / 4;
 /// Set-ups under way towards one worker, at most, per member (L-01).
 pub const HALF_OPEN_PER_MEMBER: usize = 16;
 /// Set-ups under way towards one worker, at most, in all.

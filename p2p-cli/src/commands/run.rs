@@ -154,7 +154,10 @@ fn on_event(
     patience: &mut Patience,
 ) -> Result<(), Trouble> {
     match event {
-        TaskEvent::Sent(worker) => log::info!("sent to {worker}"),
+        TaskEvent::Sent(worker) => {
+            log::info!("sent to {worker}");
+            patience.on_sent();
+        }
         TaskEvent::Started => patience.reset(),
         TaskEvent::Data { channel: Channel::Stdout, bytes, .. } => pass_on(&mut std::io::stdout(), &bytes, handle)?,
         TaskEvent::Data { channel: Channel::Stderr, bytes, .. } => pass_on(&mut std::io::stderr(), &bytes, handle)?,

@@ -70,6 +70,7 @@ pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Troub
     let mut left = Box::pin(worker.left().fuse());
     let mut told = Told::default();
     let mut stops = 0;
+    let mut trouble = None;
     loop {
         futures::select! {
             () = left => break,
@@ -89,13 +90,22 @@ pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Troub
                 worker.drain();
             }
             report = worker.report().fuse() => match report {
-                Some(report) => told.say(&report, cluster)?,
+                Some(report) => match told.say(&report, cluster) {
+                    Ok(()) => {}
+                    // Friends' tasks run over links, which need no board.
+                    Err(fault) if told.at_work => {
+                        say::info(&format!("{fault}; what is here is finished first"));
+                        trouble = Some(fault);
+                        worker.drain();
+                    }
+                    Err(fault) => return Err(fault),
+                },
                 None => break,
             },
         }
     }
     say::info("left");
-    Ok(ExitCode::SUCCESS)
+    trouble.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 async fn after(duration: Option<Duration>) {
@@ -127,6 +137,7 @@ fn parse_weight(text: &str) -> Result<(UserName, u32), String> {
 #[derive(Default)]
 struct Told {
     last: Option<String>,
+    at_work: bool,
 }
 
 impl Told {
@@ -141,7 +152,10 @@ impl Told {
             WorkerReport::BoardDown { reason, .. } => log::info!("{reason}; back at once"),
             WorkerReport::Misrouted { .. } => self.once(format!("waiting: {}", Waiting::Misrouted(cluster.clone()))),
             WorkerReport::Failed(error) => return Err(error.clone().into()),
-            WorkerReport::AtWork => self.once(format!("at work for {cluster}")),
+            WorkerReport::AtWork => {
+                self.at_work = true;
+                self.once(format!("at work for {cluster}"));
+            }
             WorkerReport::Admission(AdmissionEvent::Admitted { host, first_sight: true, .. }) => {
                 say::info(&format!("met the cluster's host for the first time; her key is {}", host.fingerprint()));
             }

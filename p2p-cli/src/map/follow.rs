@@ -122,6 +122,8 @@ pub struct Company {
     pub store: Rc<Store>,
     /// How many of them run on a worker now.
     pub working: Rc<Cell<usize>>,
+    /// Whether one of them was ever sent to a worker.
+    pub sent: Rc<Cell<bool>>,
     /// Ends all of them.
     pub stop: Stop,
     /// When one of them started last.
@@ -244,7 +246,11 @@ impl Following {
                 self.trouble = None;
                 Ok(())
             }
-            TaskEvent::Sent(_) | TaskEvent::Data { .. } | TaskEvent::Outcome(_) => Ok(()),
+            TaskEvent::Sent(_) => {
+                self.company.sent.set(true);
+                Ok(())
+            }
+            TaskEvent::Data { .. } | TaskEvent::Outcome(_) => Ok(()),
         };
         if let Err(words) = kept
             && self.trouble.is_none()

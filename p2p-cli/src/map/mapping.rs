@@ -107,6 +107,7 @@ impl Mapping {
         let company = Company {
             store: Rc::default(),
             working: Rc::default(),
+            sent: Rc::default(),
             stop: stop.shared(),
             last_start: Rc::default(),
             starts: settings.pace.is_slow().then_some(told_starts),
@@ -348,6 +349,9 @@ impl Mapping {
         // Some of a thousand tasks always wait: while others run there is nothing to explain.
         let working = self.company.working.get() > 0;
         let waiting = self.client.waiting().filter(|waiting| !(working && matches!(waiting, Waiting::Busy { .. })));
+        if self.company.sent.get() {
+            patience.on_sent();
+        }
         patience.look(waiting).map_err(Stopped::Trouble)
     }
 

@@ -151,6 +151,18 @@ fn a_worker_keeps_so_many_links_and_no_more() {
 }
 
 #[test]
+fn a_member_has_so_many_links_and_no_more() {
+    let mut worker = Called::new();
+    for _ in 0..limits::WORKER_LINKS_PER_MEMBER {
+        let connection = worker.call(1).expect("there is room");
+        worker.handle(WorkerInput::Prepared { connection, hints: Ok(Hints::default()) });
+        worker.handle(WorkerInput::Connected { connection, path: LinkPath::Memory });
+    }
+    assert_eq!(worker.call(1), None, "one link more than a member has");
+    assert!(worker.call(2).is_some(), "others find room");
+}
+
+#[test]
 fn a_member_begins_set_ups_so_fast_and_no_faster() {
     let mut worker = Called::new();
     let begun = |worker: &mut Called| {

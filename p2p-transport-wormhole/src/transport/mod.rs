@@ -80,6 +80,9 @@ struct Pending {
     hints: Hints,
 }
 
+/// A patient set-up lasts so many times as long as another one: with the usual time as long as [`GRACE`](p2p_proto::limits::GRACE).
+const PATIENCE: u32 = 2;
+
 #[async_trait]
 impl PendingLink for Pending {
     fn hints(&self) -> Hints {
@@ -99,9 +102,11 @@ impl PendingLink for Pending {
         let dials = self.policy.judge(&plan.theirs);
 
         let mut race = Race::new(side, lines, self.listeners, dials, plan.patient, timing);
-        let chosen = within(timing.setup, race.run()).await;
-        let chosen = chosen.unwrap_or_else(|| Err(race.unreachable(Some(timing.setup))))?;
-        let left = timing.setup.saturating_sub(race.elapsed());
+        // The way may be down for as long as a link without a connection is kept by default.
+        let limit = if plan.patient { PATIENCE * timing.setup } else { timing.setup };
+        let chosen = within(limit, race.run()).await;
+        let chosen = chosen.unwrap_or_else(|| Err(race.unreachable(Some(limit))))?;
+        let left = limit.saturating_sub(race.elapsed());
         // Sockets that were not chosen close now.
         drop(race);
         log::debug!("connected: {}", chosen.path);

@@ -34,8 +34,7 @@ impl ClientMachine {
         let (name, process) = (worker.name.clone(), worker.process);
         self.calls.forget_failures(process);
         let attempt = finished.attempt;
-        self.stragglers.on_ended(attempt);
-        let Some(task) = self.workers.on_ended(now, link, attempt) else { return };
+        let Some(task) = self.on_ended(now, link, attempt, out) else { return };
         let class = self.tasks.class_of(task);
         let Some(others) = self.tasks.on_finished(task, attempt) else { return };
         if let Some(class) = class {
@@ -46,10 +45,17 @@ impl ClientMachine {
         out.push(ClientOutput::Outcome(task, Outcome::Finished { worker: name, finished }));
     }
 
+    /// An attempt has ended: a worker that leaves may be done with it.
+    fn on_ended(&mut self, now: Now, link: LinkId, attempt: AttemptId, out: &mut Vec<ClientOutput>) -> Option<TaskId> {
+        self.stragglers.on_ended(attempt);
+        let task = self.workers.on_ended(now, link, attempt);
+        self.leave_if_drained(link, out);
+        task
+    }
+
     pub(super) fn on_returned(&mut self, now: Now, link: LinkId, returned: Returned, out: &mut Vec<ClientOutput>) {
         let attempt = returned.attempt;
-        let Some(task) = self.workers.on_ended(now, link, attempt) else { return };
-        self.stragglers.on_ended(attempt);
+        let Some(task) = self.on_ended(now, link, attempt, out) else { return };
         let never_takes = self.workers.on_returned(link, returned.why);
         if never_takes && let Some(class) = self.tasks.class_of(task) {
             self.workers.exclude(link, class);
@@ -138,41 +144,58 @@ impl ClientMachine {
         while let Some(class) = self.tasks.next_new_class() {
             self.workers.on_class(class, &self.tasks);
         }
-        let (mut served, mut alone) = (None, None);
-        // A class may empty itself meanwhile, so each is looked for behind the last one.
-        while let Some(class) = self.tasks.waiting_after(served) {
-            served = Some(class);
-            let room = self.tasks.room(class);
-            while let Some(front) = self.tasks.front(class) {
-                let task = front.task;
-                let best = self.workers.best(class, room, |link| self.tasks.is_with(task, link));
-                let Some(link) = best else {
-                    let takes = |link| !self.tasks.is_with(task, link);
-                    if front.copy && (self.tasks.waits_behind(class) || !self.workers.could_start(class, takes)) {
-                        self.tasks.drop_copy(task);
-                        continue;
-                    }
-                    if room == Room::Worker {
-                        alone = Some(class);
-                    }
-                    break;
-                };
-                let Some(name) = self.workers.get_mut(link).map(|worker| worker.name.clone()) else { break };
-                let Some(begun) = self.tasks.start(task, link) else { break };
-                let attempt = begun.attempt;
-                self.workers.on_submit(link, attempt, task, self.tasks.needs(class).cpus, begun.alone);
-                // In this order: what streams in follows its `Submit`.
-                let submit = Submit { attempt, task: begun.spec, alone: begun.alone };
-                out.push(ClientOutput::Send(link, ToWorker::Submit(submit)));
-                out.push(ClientOutput::Attempt { task, link, attempt, worker: name });
-            }
-        }
-        self.workers.reserve(alone);
+        self.hand_out(out);
         if self.tasks.queued() == 0 {
             let recalls = self.workers.recalls(&self.tasks);
             out.extend(recalls.into_iter().map(|(link, attempt)| ClientOutput::Send(link, ToWorker::Recall(attempt))));
         }
         self.tell_wants(now, out);
+    }
+
+    /// Gives waiting tasks to workers that granted credits, each in its turn. For one that waits for a free slot or for a worker of its own, one
+    /// worker is kept free of those whose turn comes later: it would wait for ever if they took what frees.
+    fn hand_out(&mut self, out: &mut Vec<ClientOutput>) {
+        let (mut turn, mut kept) = (None, false);
+        while let Some(next) = self.tasks.turn_after(turn) {
+            let (_, _, class) = next;
+            let room = self.tasks.room(class);
+            let Some(front) = self.tasks.front(class) else {
+                turn = Some(next);
+                continue;
+            };
+            let task = front.task;
+            let Some(link) = self.workers.best(class, room, kept, |link| self.tasks.is_with(task, link)) else {
+                let takes = |link| !self.tasks.is_with(task, link);
+                if front.copy && (self.tasks.waits_behind(class) || !self.workers.could_start(class, takes)) {
+                    self.tasks.drop_copy(task);
+                    continue;
+                }
+                if room != Room::Queue && !kept {
+                    self.workers.reserve(class);
+                    kept = true;
+                }
+                turn = Some(next);
+                continue;
+            };
+            let name = self.workers.get(link).map(|worker| worker.name.clone());
+            let (Some(worker), Some(begun)) = (name, self.tasks.start(task, link)) else {
+                turn = Some(next);
+                continue;
+            };
+            let attempt = begun.attempt;
+            self.workers.on_submit(link, attempt, task, self.tasks.needs(class).cpus, begun.alone);
+            // In this order: what streams in follows its `Submit`.
+            let submit = Submit { attempt, task: begun.spec, alone: begun.alone };
+            out.push(ClientOutput::Send(link, ToWorker::Submit(submit)));
+            out.push(ClientOutput::Attempt { task, link, attempt, worker });
+            // One that came back waits ahead of older ones of its class.
+            if self.tasks.classes().turn(class).is_some_and(|new| turn.is_some_and(|turn| new < turn)) {
+                (turn, kept) = (None, false);
+            }
+        }
+        if !kept {
+            self.workers.end_reservation();
+        }
     }
 
     /// Lets copies of attempts that straggle wait, when nothing else does.

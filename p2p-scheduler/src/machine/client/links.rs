@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use p2p_proto::ids::SetupId;
 use p2p_proto::link::item::Open;
-use p2p_proto::link::{LinkError, LinkPath};
+use p2p_proto::link::{LinkError, LinkPath, ToWorker};
 use p2p_proto::{VERSION, limits};
 
 use super::standby::STANDBY_AFTER;
@@ -288,6 +288,14 @@ impl ClientMachine {
         }
         if self.tasks.queued() > 0 {
             self.seek_soon(now);
+        }
+    }
+
+    /// A worker that leaves waits until its clients have what it owes them: one that has says so.
+    pub(super) fn leave_if_drained(&mut self, link: LinkId, out: &mut Vec<ClientOutput>) {
+        if self.workers.get(link).is_some_and(|worker| worker.draining && worker.attempts.is_empty()) {
+            out.push(ClientOutput::Send(link, ToWorker::Bye));
+            self.forget_link(link, out);
         }
     }
 

@@ -358,6 +358,7 @@ impl ClientMachine {
                 self.calls.look_again();
                 self.directory.remove(process);
                 self.seek_soon(now);
+                self.leave_if_drained(link, out);
             }
             ToClient::Pong(pong) => {
                 self.workers.on_pong(now, link, pong);

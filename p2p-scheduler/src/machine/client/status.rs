@@ -65,6 +65,8 @@ pub enum Waiting {
     Denied(ClusterName, DenyReason),
     /// No worker is here.
     NoWorkers(ClusterName),
+    /// The connections to these workers broke, and nobody else offers what waits. They are tried again.
+    Away(Vec<PeerName>),
     /// Workers are here, none of which offers this.
     Unoffered(Needs),
     /// Links are being set up.
@@ -163,7 +165,16 @@ impl ClientMachine {
             // One that is linked and does not fit has said what it is: only others could still be asked.
             let offered =
                 present.any(|(process, peer)| peer.could_run(needs) && self.workers.of_process(*process).is_none());
-            if offered { Waiting::Connecting(Vec::new()) } else { Waiting::Unoffered(needs.clone()) }
+            let away = self
+                .workers
+                .all()
+                .filter(|worker| worker.carrier.is_broken() && needs.fit(worker.slots, &worker.offer));
+            let away: Vec<PeerName> = away.map(|worker| worker.name.clone()).collect();
+            match (offered, away.is_empty()) {
+                (true, _) => Waiting::Connecting(Vec::new()),
+                (false, false) => Waiting::Away(away),
+                (false, true) => Waiting::Unoffered(needs.clone()),
+            }
         } else {
             Waiting::Connecting(Vec::new())
         }
@@ -211,6 +222,14 @@ impl fmt::Display for Waiting {
             },
             Self::NoWorkers(cluster) => {
                 write!(f, "no worker is in {cluster} now; a friend adds one with: p2p worker --cluster {cluster}")
+            }
+            Self::Away(workers) => {
+                let names: Vec<String> = workers.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    "the connection to {} broke; it is tried again, and any other worker will do",
+                    names.join(", ")
+                )
             }
             Self::Unoffered(needs) => write!(f, "no worker here offers {needs}"),
             Self::Connecting(workers) if workers.is_empty() => {

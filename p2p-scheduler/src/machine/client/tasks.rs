@@ -6,7 +6,6 @@
 mod attempt;
 mod class;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 
@@ -16,7 +15,7 @@ use p2p_proto::task::TaskSpec;
 
 pub(super) use self::attempt::Attempt;
 use self::attempt::Blame;
-pub(super) use self::class::{ClassId, Classes};
+pub(super) use self::class::{ClassId, Classes, Turn};
 use super::Needs;
 use super::state::Stays;
 use crate::LinkId;
@@ -26,8 +25,8 @@ use crate::LinkId;
 pub(super) struct Tasks {
     tasks: HashMap<TaskId, Task>,
     classes: Classes,
-    /// Classes of which tasks wait: those of higher priority first.
-    waiting: BTreeSet<(Reverse<i8>, ClassId)>,
+    /// Classes of which tasks wait: those of higher priority first, and then the one whose next task came first.
+    waiting: BTreeSet<Turn>,
     queued: usize,
     new_classes: Vec<ClassId>,
     next_attempt: u64,
@@ -128,15 +127,15 @@ impl Tasks {
         self.new_classes.pop()
     }
 
-    /// Classes of which tasks wait, those of higher priority first.
+    /// Classes of which tasks wait, in the order of their turns.
     pub(super) fn waiting(&self) -> impl Iterator<Item = ClassId> + Clone {
-        self.waiting.iter().map(|(_, class)| *class)
+        self.waiting.iter().map(|(_, _, class)| *class)
     }
 
-    /// The next class, behind `last`, of which tasks wait.
-    pub(super) fn waiting_after(&self, last: Option<ClassId>) -> Option<ClassId> {
-        let from = last.map_or(Bound::Unbounded, |last| Bound::Excluded(self.classes.turn(last)));
-        self.waiting.range((from, Bound::Unbounded)).next().map(|(_, class)| *class)
+    /// The next turn behind `last`: who had his and could not use it holds nobody up.
+    pub(super) fn turn_after(&self, last: Option<Turn>) -> Option<Turn> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.waiting.range((from, Bound::Unbounded)).next().copied()
     }
 
     /// All kinds of tasks.
@@ -257,21 +256,16 @@ impl Tasks {
     /// The connection is back before anybody gave the attempt up.
     pub(super) fn on_resumed(&mut self, id: TaskId, attempt: AttemptId) {
         if let Some(attempt) = self.attempt_mut(id, attempt) {
-            (attempt.broken, attempt.suspect) = (false, false);
+            (attempt.broken, attempt.suspect, attempt.away) = (false, false, false);
             self.dequeue(id);
         }
     }
 
     /// The attempt's connection is broken for so long that the task should start elsewhere too, if it may. Returns whether it does.
     pub(super) fn elsewhere(&mut self, id: TaskId, attempt: AttemptId) -> bool {
-        if self.attempt_mut(id, attempt).is_none() {
-            return false;
-        }
-        let Some(task) = self.tasks.get(&id) else { return false };
-        let goes_on = task.attempts.iter().any(|attempt| !attempt.broken);
-        let may = !task.cancelled && !task.never_again() && !goes_on && task.queued == Queued::No;
-        // It may have taken three workers down: first must be known whether they come back.
-        let fit = may && task.under_suspicion() < limits::LOSSES as usize;
+        let Some(away) = self.attempt_mut(id, attempt) else { return false };
+        away.away = true;
+        let fit = self.tasks.get(&id).is_some_and(|task| task.queued == Queued::No && task.may_start_elsewhere());
         if fit {
             self.enqueue(id, Queued::Yes, true);
         }
@@ -423,7 +417,8 @@ impl Tasks {
             self.remove(id);
             return After::Cancelled;
         }
-        if !task.attempts.is_empty() || task.cancelled {
+        let alone = task.attempts.is_empty() || task.may_start_elsewhere();
+        if !alone || task.cancelled {
             return After::GoesOn;
         }
         // Ahead of the others: it has waited already. One that waited for a copy is the task itself now.
@@ -464,7 +459,18 @@ impl Tasks {
         (task.queued, task.class) = (queued, class);
         self.classes.push(class, id, first);
         self.queued += 1;
-        self.waiting.insert(self.classes.turn(class));
+        self.settle(class);
+    }
+
+    /// The front of a class may be another one now.
+    fn settle(&mut self, class: ClassId) {
+        let tasks = &self.tasks;
+        let waits = |id| tasks.get(&id).is_some_and(|task| task.queued != Queued::No && task.class == class);
+        let (before, turn) = self.classes.settle(class, waits);
+        if before != turn {
+            before.map(|turn| self.waiting.remove(&turn));
+            turn.map(|turn| self.waiting.insert(turn));
+        }
     }
 
     /// Takes a task out of its queue, if it is there.
@@ -475,12 +481,12 @@ impl Tasks {
         }
         let class = task.class;
         self.queued -= 1;
-        if self.classes.on_dequeued(class, id) == 0 {
-            self.waiting.remove(&self.classes.turn(class));
-        }
+        self.classes.on_dequeued(class, id);
+        self.settle(class);
         // Numbers of those that left otherwise than by their turn stay in the queue, until they are too many.
         let tasks = &self.tasks;
-        self.classes.sweep(class, |id| tasks.get(&id).is_some_and(|task| task.queued != Queued::No));
+        self.classes
+            .sweep(class, |id| tasks.get(&id).is_some_and(|task| task.queued != Queued::No && task.class == class));
     }
 }
 
@@ -490,6 +496,15 @@ impl Task {
         // Whether a `--once` task ran is not known: its `Started` may have been lost with the link.
         (self.spec.once && !self.attempts.is_empty())
             || (self.spec.stdin && self.attempts.iter().any(|attempt| attempt.started))
+    }
+
+    /// Whether all that it has are attempts without a connection, one of them for long, and it may have one more.
+    fn may_start_elsewhere(&self) -> bool {
+        let only_away =
+            self.attempts.iter().all(|attempt| attempt.broken) && self.attempts.iter().any(|attempt| attempt.away);
+        // It may have taken three workers down: first must be known whether they come back.
+        let suspicious = self.under_suspicion() >= limits::LOSSES as usize;
+        only_away && !self.cancelled && !self.never_again() && !suspicious
     }
 
     /// Workers that it has taken down, as far as one can tell now.

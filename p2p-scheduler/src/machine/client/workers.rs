@@ -115,31 +115,34 @@ impl Workers {
         self.links.values().find(|worker| worker.process == process)
     }
 
-    /// The worker for the next task of this class: one with a credit and the least work per slot, and no more than `room` allows. None that
-    /// has the task already. Looks at [`limits::CLIENT_LINKS`] at most.
+    /// The worker for the next task of this class: one with a credit and the least work per slot, and no more than `room` allows; not the one that is `kept`
+    /// for another task. None that has the task already. Looks at [`limits::CLIENT_LINKS`] at most.
     ///
     /// [`limits::CLIENT_LINKS`]: p2p_proto::limits::CLIENT_LINKS
-    pub(super) fn best(&self, class: ClassId, room: Room, has: impl Fn(LinkId) -> bool) -> Option<LinkId> {
+    pub(super) fn best(&self, class: ClassId, room: Room, kept: bool, has: impl Fn(LinkId) -> bool) -> Option<LinkId> {
         let below = match room {
             Room::Queue => u64::MAX,
             Room::Slot => LOAD_UNIT,
             Room::Worker => 1,
         };
         let fitting = self.ready.iter().take_while(|(load, _)| *load < below).map(|(_, link)| *link);
-        let open = fitting.filter(|link| room == Room::Worker || self.reserved != Some(*link));
+        let open = fitting.filter(|link| !kept || room != Room::Queue || self.reserved != Some(*link));
         open.filter(|link| self.fits(*link, class)).find(|link| !has(*link))
     }
 
-    /// Keeps one worker free of other tasks, until one of `alone` that waits for a worker of its own has it; none if nothing waits so.
-    pub(super) fn reserve(&mut self, alone: Option<ClassId>) {
-        let Some(class) = alone else {
-            self.reserved = None;
-            return;
-        };
-        if self.reserved.is_none_or(|link| !self.fits(link, class)) {
-            let fitting = self.links.iter().filter(|(_, worker)| worker.fits(class) && !worker.carrier.is_broken());
+    /// Keeps one worker free for the next task of `class`, which waits for a free slot or a worker of its own. The same one, as long as that
+    /// can serve it.
+    pub(super) fn reserve(&mut self, class: ClassId) {
+        let serves = |worker: &Worker| worker.fits(class) && !worker.carrier.is_broken();
+        if self.reserved.is_none_or(|link| !self.links.get(&link).is_some_and(serves)) {
+            let fitting = self.links.iter().filter(|(_, worker)| serves(worker));
             self.reserved = fitting.min_by_key(|(_, worker)| worker.attempts.len()).map(|(link, _)| *link);
         }
+    }
+
+    /// Nothing waits for a worker to be free.
+    pub(super) fn end_reservation(&mut self) {
+        self.reserved = None;
     }
 
     /// Whether some worker has a credit for a slot that is free.
@@ -186,13 +189,13 @@ impl Workers {
             self.ready.iter().take_while(|(load, _)| *load < LOAD_UNIT).map(|(_, link)| *link).collect();
         let credits: u32 = idle.iter().filter_map(|link| self.links.get(link)).map(|worker| worker.credits).sum();
         let mut free = credits.saturating_sub(self.recalling);
-        while free > 0
-            && let Some((excess, loaded)) = self.loaded.last().copied()
-        {
+        // Those who hold most first, each once.
+        let loaded: Vec<_> = self.loaded.iter().rev().copied().collect();
+        for (excess, loaded) in loaded {
             let takes =
                 |task| tasks.class_of(task).is_some_and(|class| idle.iter().any(|link| self.fits(*link, class)));
-            let Some(worker) = self.links.get(&loaded) else { break };
-            let newest = worker.attempts.iter().rev().take(RECALL_LOOK);
+            let Some(worker) = self.links.get(&loaded) else { continue };
+            let newest = worker.attempts.iter().rev().take(if free > 0 { RECALL_LOOK } else { 0 });
             let movable = newest.filter(|(attempt, held)| {
                 !worker.recalled.contains(attempt) && !tasks.has_started(held.task, **attempt) && takes(held.task)
             });
@@ -203,9 +206,6 @@ impl Workers {
                 more
             });
             let attempts: Vec<AttemptId> = half.take(free as usize).map(|(attempt, _)| *attempt).collect();
-            if attempts.is_empty() {
-                break;
-            }
             let count = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
             free -= count;
             self.recalling += count;

@@ -201,7 +201,9 @@ impl WorkerMachine {
         let of_member = asked.filter(|half_open| half_open.caller.user == verified.user).count();
         if self.answers.len() >= limits::HALF_OPEN
             || of_member >= limits::HALF_OPEN_PER_MEMBER
-            || !(resumes || self.has_room())
+            || !(resumes
+                || (self.has_room()
+                    && of_member + self.links.of_member(&verified.user) < limits::WORKER_LINKS_PER_MEMBER))
         {
             return self.refuse_member(now, connect, RefuseReason::Busy, out);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use p2p_proto::ids::SetupId;
+use p2p_proto::ids::{SetupId, UserName};
 use p2p_proto::link::item::Open;
 use p2p_proto::link::{LinkError, LinkPath, ToClient};
 use p2p_proto::trust::Verified;
@@ -67,9 +67,19 @@ impl Links {
         self.links.values().any(|link| link.verified.keys == caller.keys && link.number == number)
     }
 
-    /// Whether somebody may still come back for what became of his work.
+    /// Whether somebody may not have heard yet what became of his work: a client says goodbye to a worker that leaves once he has all of it.
     pub(super) fn owes_results(&self) -> bool {
-        self.links.values().any(|link| link.broken.is_some() && link.has_submitted)
+        self.links.values().any(|link| link.has_submitted)
+    }
+
+    /// Whether one of those has no connection now, and may come back.
+    pub(super) fn owes_who_is_away(&self) -> bool {
+        self.links.values().any(|link| link.has_submitted && link.broken.is_some())
+    }
+
+    /// Links of one member.
+    pub(super) fn of_member(&self, user: &UserName) -> usize {
+        self.links.values().filter(|link| link.verified.user == *user).count()
     }
 
     /// When the next grace ends.

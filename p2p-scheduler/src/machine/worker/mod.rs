@@ -35,6 +35,9 @@ use super::speaker::{FEW_PEERS, Speaker};
 use super::{Me, Now, earliest};
 use crate::{ConnectionId, LinkId};
 
+/// A worker that leaves waits so long for its clients to say that they have everything: one that is silent is noticed within this.
+const LAST_WORDS: Duration = limits::LINK_SILENCE.saturating_mul(2);
+
 /// The worker's machine.
 #[derive(Debug)]
 pub struct WorkerMachine {
@@ -54,6 +57,8 @@ pub struct WorkerMachine {
     hello_at: Option<Duration>,
     draining: bool,
     left: bool,
+    /// It drains, and nothing runs: then it leaves at the latest, but for who is away.
+    leave_at: Option<Duration>,
     /// A hello was said since the board came up.
     at_work: bool,
 }
@@ -85,6 +90,7 @@ impl WorkerMachine {
             hello_at: None,
             draining: false,
             left: false,
+            leave_at: None,
             at_work: false,
         }
     }
@@ -129,8 +135,15 @@ impl WorkerMachine {
         self.run_next(now, out);
         self.grant(touched, out);
         self.on_time(now, out);
-        if self.draining && self.attempts.is_idle() && !self.links.owes_results() {
-            self.leave(now, out);
+        if self.draining && self.attempts.is_idle() {
+            let leave_at = *self.leave_at.get_or_insert(now.at + LAST_WORDS);
+            let waits = self.links.owes_who_is_away() || (self.links.owes_results() && now.at < leave_at);
+            if !waits {
+                self.leave(now, out);
+            } else if now.at >= leave_at {
+                // Who is away wakes this by coming back, or by the end of his grace.
+                self.leave_at = Some(Duration::MAX);
+            }
         }
     }
 
@@ -140,7 +153,12 @@ impl WorkerMachine {
             return None;
         }
         let board = earliest([self.speaker.wake_at(), self.admission.wake_at(), self.hello_at]);
-        earliest([board.filter(|_| self.up), self.attempts.wake_at(), self.links.wake_at()])
+        earliest([
+            board.filter(|_| self.up),
+            self.attempts.wake_at(),
+            self.links.wake_at(),
+            self.leave_at.filter(|at| *at < Duration::MAX),
+        ])
     }
 
     /// Slots that run something, and attempts that wait.

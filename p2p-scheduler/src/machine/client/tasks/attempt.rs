@@ -17,11 +17,13 @@ pub(in super::super) struct Attempt {
     pub(in super::super) broken: bool,
     /// It ran when the connection broke, or may have: perhaps it took its worker down.
     pub(super) suspect: bool,
+    /// It has had no connection for so long that the task may start elsewhere.
+    pub(super) away: bool,
 }
 
 impl Attempt {
     pub(super) fn new(link: LinkId, id: AttemptId) -> Self {
-        Self { link, id, started: false, broken: false, suspect: false }
+        Self { link, id, started: false, broken: false, suspect: false, away: false }
     }
 }
 

@@ -11,6 +11,9 @@ use super::super::Needs;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(in super::super) struct ClassId(pub(in super::super) usize);
 
+/// Whose turn it is: higher priority first, then what was submitted first.
+pub(in super::super) type Turn = (Reverse<i8>, TaskId, ClassId);
+
 /// All kinds of tasks.
 #[derive(Debug, Default)]
 pub(in super::super) struct Classes {
@@ -25,6 +28,8 @@ pub(super) struct Class {
     pub(super) needs: Needs,
     /// Those that wait, and some that left: they are skipped when their turn comes.
     pub(super) queue: VecDeque<TaskId>,
+    /// Where it stands among those of which tasks wait.
+    turn: Option<Turn>,
     /// Those in `queue` that do wait.
     pub(super) waiting: usize,
     pub(super) unfinished: usize,
@@ -48,8 +53,15 @@ impl Classes {
         if let Some(class) = self.by_needs.get(&needs) {
             return (*class, false);
         }
-        let class =
-            Class { needs: needs.clone(), queue: VecDeque::new(), waiting: 0, unfinished: 0, mean_ran_us: 0.0, ran: 0 };
+        let class = Class {
+            needs: needs.clone(),
+            queue: VecDeque::new(),
+            turn: None,
+            waiting: 0,
+            unfinished: 0,
+            mean_ran_us: 0.0,
+            ran: 0,
+        };
         let id = self.reuse().unwrap_or(ClassId(self.classes.len()));
         match self.classes.get_mut(id.0) {
             Some(old) => *old = class,
@@ -86,9 +98,17 @@ impl Classes {
         &mut self.classes[id.0]
     }
 
-    /// Where the class stands among those that wait.
-    pub(super) fn turn(&self, id: ClassId) -> (Reverse<i8>, ClassId) {
-        (Reverse(self.classes[id.0].needs.priority), id)
+    /// Where the class stands among those of which tasks wait.
+    pub(in super::super) fn turn(&self, id: ClassId) -> Option<Turn> {
+        self.classes[id.0].turn
+    }
+
+    /// Works out anew where the class stands: by its first task that `waits`. Returns where it stood before, and where it does now.
+    pub(super) fn settle(&mut self, id: ClassId, waits: impl Fn(TaskId) -> bool) -> (Option<Turn>, Option<Turn>) {
+        let class = &mut self.classes[id.0];
+        while class.queue.pop_front_if(|task| !waits(*task)).is_some() {}
+        let turn = class.queue.front().map(|front| (Reverse(class.needs.priority), *front, id));
+        (std::mem::replace(&mut class.turn, turn), turn)
     }
 
     /// One of its tasks ran for so long.
@@ -115,8 +135,8 @@ impl Classes {
         }
     }
 
-    /// One that waited does not any more. Returns how many still do.
-    pub(super) fn on_dequeued(&mut self, id: ClassId, task: TaskId) -> usize {
+    /// One that waited does not any more.
+    pub(super) fn on_dequeued(&mut self, id: ClassId, task: TaskId) {
         let class = &mut self.classes[id.0];
         class.waiting -= 1;
         if class.queue.front() == Some(&task) {
@@ -125,7 +145,6 @@ impl Classes {
         if class.waiting == 0 {
             class.queue.clear();
         }
-        class.waiting
     }
 
     /// Drops what left the queue otherwise than by its turn, once that is most of it.
@@ -152,7 +171,7 @@ impl Classes {
     /// Nothing waits or runs any more.
     pub(super) fn clear(&mut self) {
         for class in &mut self.classes {
-            (class.waiting, class.unfinished) = (0, 0);
+            (class.waiting, class.unfinished, class.turn) = (0, 0, None);
             class.queue.clear();
         }
     }
