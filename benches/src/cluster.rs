@@ -27,6 +27,7 @@ pub struct Cluster {
     folder: TempDir,
     board: String,
     board_key: String,
+    ways: Vec<String>,
     hub: Child,
     host: Option<Child>,
     worker: Option<Child>,
@@ -44,6 +45,14 @@ impl Cluster {
     /// # Errors
     /// When one of them does not come up.
     pub fn start(program: &Path, slots: u32) -> Result<Self> {
+        Self::start_by(program, slots, &["--relay", "none"])
+    }
+
+    /// The same, with these options about the ways of its links.
+    ///
+    /// # Errors
+    /// When one of them does not come up.
+    pub fn start_by(program: &Path, slots: u32, ways: &[&str]) -> Result<Self> {
         if !program.exists() {
             return Err(format!("{} is missing: cargo build --release -p p2p-cli", program.display()).into());
         }
@@ -67,7 +76,8 @@ impl Cluster {
         let HubLine { address, fingerprint } = serde_json::from_str(&line)?;
         let board = format!("ssh://{address}");
         let program = program.to_owned();
-        let mut cluster = Self { program, folder, board, board_key: fingerprint, hub, host: None, worker: None };
+        let ways = ways.iter().map(|word| (*word).to_owned()).collect();
+        let mut cluster = Self { program, folder, board, board_key: fingerprint, ways, hub, host: None, worker: None };
         cluster.host = Some(cluster.command(OWNER).args(["host", "--users", GUEST]).spawn()?);
         // In turn, as people do it: started all in the same instant, some clusters stay shut for half a minute and more.
         std::thread::sleep(SETTLE);
@@ -87,7 +97,8 @@ impl Cluster {
     pub fn command(&self, user: &str) -> Command {
         let mut command = Command::new(&self.program);
         command
-            .args(["--quiet", "--cluster", CLUSTER, "--relay", "none", "--board", &self.board])
+            .args(["--quiet", "--cluster", CLUSTER, "--board", &self.board])
+            .args(&self.ways)
             .args(["--board-key", &self.board_key, "--identity"])
             .arg(self.folder.path().join(user))
             .arg("--home")

@@ -10,6 +10,7 @@
 //! | [`functions`] | functions as tasks between two processes, beside raw TCP and Python's process pool |
 //! | [`commands`] | `p2p map` and `p2p run`, beside xargs, GNU parallel and ssh |
 //! | [`idle`] | what a worker and a host cost that have nothing to do |
+//! | [`wan`] | `p2p map` over a long and lossy way, beside what its tasks alone would take |
 //! | [`machines`] | the state machines alone, for the micro benchmarks |
 //!
 //! [`child`] starts this program again as the other side; [`cluster`] starts real `p2p` processes; [`table`] and [`stats`] show the result.
@@ -26,6 +27,7 @@ pub mod meeting;
 pub mod raw;
 pub mod stats;
 pub mod table;
+pub mod wan;
 
 /// Whatever goes wrong ends the measurement, in words.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use benches::child::{ROLE_FLAG, Role};
 use benches::table::{Row, Table};
-use benches::{Result, cluster, commands, functions, idle, links};
+use benches::{Result, cluster, commands, functions, idle, links, wan};
 
 /// What can be measured, and its name on the command line.
-const GROUPS: [&str; 4] = ["links", "functions", "commands", "idle"];
+const GROUPS: [&str; 5] = ["links", "functions", "commands", "idle", "wan"];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,6 +41,7 @@ fn main() -> Result<()> {
     group("functions", &|| functions::measure(&program, functions::Sizes::FULL));
     group("commands", &|| commands::measure(&p2p(&program), commands::Sizes::FULL));
     group("idle", &|| idle::measure(&p2p(&program), idle::Sizes::FULL));
+    group("wan", &|| wan::measure(&p2p(&program), wan::Sizes::FULL));
     println!("\n{table}");
     println!("load before and after: {load_before} / {}", load());
     Ok(())

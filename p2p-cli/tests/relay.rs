@@ -2,48 +2,14 @@
 
 mod cluster;
 
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-
-use cluster::{Cluster, PATIENCE, within};
-
-/// The relay, while this value lives.
-struct Relay {
-    child: Child,
-    address: String,
-}
-
-impl Relay {
-    fn start() -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr()).expect("a port");
-        let child = Command::new("twist3")
-            .args(["transitrelay", &format!("--port=tcp:{}:interface=127.0.0.1", free.port())])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program twist3 is missing: install the package magic-wormhole-transit-relay");
-        let mut relay = Self { child, address: format!("tcp:{free}") };
-        let listens = within(PATIENCE, || {
-            let ended = relay.child.try_wait().expect("a process can be waited for");
-            assert!(ended.is_none(), "twist3 transitrelay ended: install the package magic-wormhole-transit-relay");
-            TcpStream::connect(free).ok()
-        });
-        listens.expect("the relay listens");
-        relay
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use cluster::Cluster;
+use cluster::relay::Relay;
 
 #[test]
 fn everything_works_by_a_relay_alone() {
-    let relay = Relay::start();
-    let by_relay = ["--relay", &relay.address, "--relay-only"];
+    let relay = Relay::try_start().expect("a relay");
+    let address = format!("tcp:{}", relay.address());
+    let by_relay = ["--relay", &address, "--relay-only"];
     let cluster = Cluster::start();
     let _worker = cluster.worker_with("bob", 1, &by_relay);
     let client = |words: &[&str]| {

@@ -112,6 +112,7 @@ fn processors() -> u32 {
 /// What the machine has in all, swap not counted.
 fn all_memory() -> ByteSize {
     let system = rustix::system::sysinfo();
+    #[allow(clippy::useless_conversion, reason = "it has 32 bits on small machines")]
     ByteSize::b(u64::from(system.totalram).saturating_mul(u64::from(system.mem_unit)))
 }
 

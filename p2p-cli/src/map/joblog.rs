@@ -2,7 +2,7 @@
 //!
 //! A line is written when all that its task printed was passed on and all its files are here: what a log has need not be done again. With
 //! `--keep-order` that is when its turn to be printed came, as in GNU parallel. Each line is one write to the end of the file, so that
-//! whoever is killed leaves at most its last line torn; [`Logged`](super::logged::Logged) leaves that out, and it is cut off here.
+//! whoever is killed leaves at most its last line torn; [`Logged`] leaves that out, and it is cut off here.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};

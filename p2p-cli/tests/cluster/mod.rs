@@ -17,6 +17,8 @@
 // Each file of tests takes what it needs of this.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod relay;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
@@ -59,15 +61,7 @@ impl Cluster {
         let folder = tempfile::Builder::new().prefix("p2p-test-").tempdir().expect("a temporary folder");
         let users: String = USERS.iter().map(|user| make_user(folder.path(), user)).collect();
         fs::write(folder.path().join("users"), users).expect("the file of users");
-        let mut command = clean_command(&folder.path().join("hub"));
-        command.args(["hub", "--listen", "127.0.0.1:0", "--json", "--users"]).arg(folder.path().join("users"));
-        command.stdout(Stdio::piped());
-        let mut hub = Background::start("hub", command, folder.path());
-        let mut line = String::new();
-        let stdout = hub.child.stdout.take().expect("the hub's stdout");
-        BufReader::new(stdout).read_line(&mut line).expect("the hub's first line");
-        let said: serde_json::Value =
-            serde_json::from_str(&line).unwrap_or_else(|_| panic!("the hub said {line:?}: {}", hub.log()));
+        let (hub, said) = start_hub(folder.path(), "127.0.0.1:0");
         let board = format!("ssh://{}", said["address"].as_str().expect("the hub's address"));
         let board_key = said["fingerprint"].as_str().expect("the hub's key").to_owned();
         Self { host: None, hub, board, board_key, folder }
@@ -86,9 +80,20 @@ impl Cluster {
         end(&mut self.hub.child);
     }
 
+    /// Starts the hub again, where it was and with its old key. Returns once it listens.
+    pub fn start_hub(&mut self) {
+        let address = self.board.trim_start_matches("ssh://");
+        (self.hub, _) = start_hub(self.folder.path(), address);
+    }
+
     /// Ends the host.
     pub fn stop_host(&mut self) {
         self.host = None;
+    }
+
+    /// Ends the host, as a power cut would.
+    pub fn kill_host(&mut self) {
+        self.host.take().expect("there is a host").kill();
     }
 
     /// A worker. Returns once it is at work.
@@ -130,6 +135,11 @@ impl Cluster {
         let mut running = Running::start(self.command(user, words));
         running.write(stdin);
         running.done()
+    }
+
+    /// Where everybody's files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The folder in which a user's commands start.
@@ -198,6 +208,16 @@ impl Background {
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         send(&self.child, signal);
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended.
+    pub fn is_over(&mut self) -> bool {
+        self.child.try_wait().expect("a process can be waited for").is_some()
     }
 
     /// As a power cut would.
@@ -367,6 +387,19 @@ fn clean_command(user_folder: &Path) -> Command {
     }
     command.env("HOME", user_folder).env("P2P_HOME", user_folder.join("p2p"));
     command
+}
+
+/// A hub, and what it says of itself once it listens.
+fn start_hub(folder: &Path, address: &str) -> (Background, serde_json::Value) {
+    let mut command = clean_command(&folder.join("hub"));
+    command.args(["hub", "--listen", address, "--json", "--users"]).arg(folder.join("users"));
+    command.stdout(Stdio::piped());
+    let mut hub = Background::start("hub", command, folder);
+    let mut line = String::new();
+    let stdout = hub.child.stdout.take().expect("the hub's stdout");
+    BufReader::new(stdout).read_line(&mut line).expect("the hub's first line");
+    let said = serde_json::from_str(&line).unwrap_or_else(|_| panic!("the hub said {line:?}: {}", hub.log()));
+    (hub, said)
 }
 
 /// A user's folder and key; her line in the hub's file of users.

@@ -190,22 +190,37 @@ impl Calls {
         self.under_way.values().filter(|call| call.purpose == Purpose::New).map(|call| &call.worker)
     }
 
+    /// Those of [`Self::workers`] that are likely to answer: one that was asked twice in vain may have left without a word.
+    fn promising(&self) -> impl Iterator<Item = &Present> {
+        let promising = |call: &&UnderWay| !matches!(&call.stage, Stage::Calling(asked) if asked.resent > 0);
+        self.under_way.values().filter(|call| call.purpose == Purpose::New).filter(promising).map(|call| &call.worker)
+    }
+
     fn is_calling(&self, process: ProcessKey) -> bool {
         self.under_way.values().any(|call| call.worker.verified.keys.process == process)
+    }
+
+    fn has_failed(&self, process: ProcessKey) -> bool {
+        self.failures.contains_key(&process)
     }
 
     fn may_call(&self, process: ProcessKey) -> bool {
         !self.is_calling(process) && self.failures.get(&process).is_none_or(|failures| failures.next_at.is_none())
     }
 
-    /// Sends again what is due.
+    /// Sends again what is due. Others may be called beside those who do not answer.
     pub(super) fn on_tick(&mut self, now: Now, speaker: &mut Speaker, lines: &mut Vec<Line>) {
+        let mut resent = false;
         for call in self.under_way.values_mut() {
             let Stage::Calling(asked) = &mut call.stage else { continue };
             while asked.next_resend().is_some_and(|at| at <= now.at) {
                 asked.resent += 1;
+                resent = true;
                 speaker.say_until(now, asked.line.clone(), asked.deadline(), lines);
             }
+        }
+        if resent {
+            self.look_again();
         }
     }
 
@@ -330,10 +345,10 @@ impl ClientMachine {
         self.tasks.slots_needed(class) > self.slots_for(std::iter::once(class))
     }
 
-    /// Slots of linked and called workers that could run one of these.
+    /// Slots that could run one of these: of linked workers, and of called ones that are likely to answer.
     fn slots_for(&self, classes: impl Iterator<Item = ClassId> + Clone) -> u32 {
         let fits = |call: &&Present| classes.clone().any(|class| call.could_run(self.tasks.needs(class)));
-        let calling = self.calls.workers().filter(fits).map(Present::slots).fold(0, u32::saturating_add);
+        let calling = self.calls.promising().filter(fits).map(Present::slots).fold(0, u32::saturating_add);
         self.workers.slots_for(classes.clone()).saturating_add(calling)
     }
 
@@ -352,8 +367,8 @@ impl ClientMachine {
         crowded.chain(lacking.iter().copied()).collect()
     }
 
-    /// The worker to call next: of those that could run one of `lacking`, the one that said it has most room; among equals, any order
-    /// that is the same in every run.
+    /// The worker to call next: of those that could run one of `lacking`, one that did not fail lately, if there is any; of these
+    /// the one that said it has most room; among equals, any order that is the same in every run.
     fn next_to_call(&self, now: Now, lacking: &BTreeSet<ClassId>) -> Option<Present> {
         let lacking: Vec<&Needs> = lacking.iter().map(|class| self.tasks.needs(*class)).collect();
         let useful = |present: &Present| self.surveying || lacking.iter().any(|needs| present.could_run(needs));
@@ -362,11 +377,11 @@ impl ClientMachine {
             .filter(|(process, present)| {
                 useful(present) && self.calls.may_call(**process) && self.workers.of_process(**process).is_none()
             })
-            .map(|(_, present)| present)
-            .min_by_key(|present| {
-                (std::cmp::Reverse(present.offer.as_ref().map_or(0, |offer| offer.free)), present.verified.keys)
+            .min_by_key(|(process, present)| {
+                let free = present.offer.as_ref().map_or(0, |offer| offer.free);
+                (self.calls.has_failed(**process), std::cmp::Reverse(free), present.verified.keys)
             })
-            .cloned()
+            .map(|(_, present)| present.clone())
     }
 
     pub(super) fn on_prepared(

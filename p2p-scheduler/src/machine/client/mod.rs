@@ -153,8 +153,9 @@ impl ClientMachine {
         }
         if !self.left {
             self.assign(now, out);
-            self.call_workers(now, out);
+            // First what is due: who did not answer makes room for another call.
             self.on_time(now, out);
+            self.call_workers(now, out);
         }
     }
 
