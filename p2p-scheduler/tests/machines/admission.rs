@@ -11,7 +11,7 @@ use p2p_scheduler::machine::admission::AdmissionEvent;
 use p2p_scheduler::machine::host::{HostInput, HostReport};
 use p2p_scheduler::{Waiting, WorkerReport};
 
-use crate::world::{CLUSTER, Peer, World, offer, task};
+use p2p_simulator::world::{CLUSTER, Peer, World, offer, task};
 
 const SOON: Duration = Duration::from_secs(5);
 

@@ -8,7 +8,7 @@ use p2p_scheduler::machine::client::ClientInput;
 use p2p_scheduler::machine::worker::WorkerInput;
 use p2p_scheduler::memory::Faults;
 
-use crate::world::{World, task};
+use p2p_simulator::world::{World, task};
 
 const USERS: [&str; 4] = ["bob", "carol", "dave", "erin"];
 
@@ -22,7 +22,7 @@ fn a_quiet_cluster_runs_everything_once() {
         world.submit_all(client, (0..100).map(|n| task(n % 50)).collect());
     }
     world.run_until(Duration::from_secs(60), World::all_done);
-    for (key, task) in &world.tasks {
+    for (key, task) in world.ledger.tasks() {
         assert!(task.outcomes[0].is_success(), "{key:?}: {:?}", task.outcomes);
         assert_eq!(task.runs, 1, "{key:?}");
     }
@@ -82,7 +82,8 @@ fn every_task_has_one_outcome_whatever_goes_wrong() {
         }
         world.board_up(clients[0]);
         world.run_until(Duration::from_secs(1200), World::all_done);
-        let lost = world.tasks.values().filter(|task| matches!(task.outcomes[0], Outcome::Lost { .. })).count();
-        assert!(lost * 4 < world.tasks.len(), "seed {seed}: {lost} of {} tasks were given up", world.tasks.len());
+        let lost = world.ledger.tasks().filter(|(_, task)| matches!(task.outcomes[0], Outcome::Lost { .. })).count();
+        let all = world.ledger.tasks().count();
+        assert!(lost * 4 < all, "seed {seed}: {lost} of {all} tasks were given up");
     }
 }

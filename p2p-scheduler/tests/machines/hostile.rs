@@ -11,7 +11,7 @@ use p2p_scheduler::Outcome;
 use p2p_scheduler::machine::client::ClientInput;
 use p2p_scheduler::machine::worker::WorkerInput;
 
-use crate::world::{World, task};
+use p2p_simulator::world::{World, task};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -97,7 +97,7 @@ fn a_client_that_keeps_no_rule_harms_no_other() {
                     world.forged_input(worker, link, items);
                 }
             }
-            world.run_until(Duration::from_secs(60), |world| world.outcome(dave, good).is_some());
+            world.run_until(Duration::from_secs(60), |world| world.outcome(good).is_some());
         }
     }
 }
@@ -108,7 +108,7 @@ fn a_worker_that_keeps_no_rule_ends_no_task_twice_and_stops_nobody() {
         let mut world = World::new(seed);
         world.host(&["bob", "dave", "mallory"]);
         let (mallory, client) = (world.worker("mallory", 2), world.client("dave"));
-        world.trust_no_credits_of(mallory);
+        world.ledger.trust_no_credits_of(mallory);
         world.worker("bob", 2);
         world.run_for(SOON);
         for _ in 0..30 {
@@ -134,7 +134,7 @@ fn a_worker_that_hands_everything_back_is_left_alone_in_the_end() {
     let mut world = World::new(1);
     world.host(&["bob", "dave", "mallory"]);
     let (mallory, client) = (world.worker("mallory", 1), world.client("dave"));
-    world.trust_no_credits_of(mallory);
+    world.ledger.trust_no_credits_of(mallory);
     world.run_for(SOON);
     let id = world.submit(client, task(60_000));
     world.run_until(SOON, |world| world.running(mallory) == 1);
@@ -152,8 +152,8 @@ fn a_worker_that_hands_everything_back_is_left_alone_in_the_end() {
         assert!(times < 1000, "a task goes to and fro for ever");
     }
     world.worker("bob", 1);
-    world.run_until(Duration::from_secs(120), |world| world.outcome(client, id).is_some());
-    assert!(world.outcome(client, id).unwrap().is_success());
+    world.run_until(Duration::from_secs(120), |world| world.outcome(id).is_some());
+    assert!(world.outcome(id).unwrap().is_success());
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_task_that_ends_every_worker_is_given_up_also_when_none_can_say_that_it_ran(
     let client = world.client("dave");
     let id = world.submit(client, task(60_000));
     for _ in 0..100 {
-        if world.outcome(client, id).is_some() {
+        if world.outcome(id).is_some() {
             break;
         }
         let worker = world.worker("bob", 1);
@@ -171,8 +171,8 @@ fn a_task_that_ends_every_worker_is_given_up_also_when_none_can_say_that_it_ran(
         world.kill(worker);
         world.run_for(limits::GRACE + SOON);
     }
-    assert!(matches!(world.outcome(client, id), Some(Outcome::Lost { .. })), "{:?}", world.outcome(client, id));
-    assert_eq!(world.runs(client, id), limits::LOSSES);
+    assert!(matches!(world.outcome(id), Some(Outcome::Lost { .. })), "{:?}", world.outcome(id));
+    assert_eq!(world.runs(id), limits::LOSSES);
 }
 
 #[test]
@@ -202,5 +202,5 @@ fn a_machine_that_hears_of_links_it_never_had_does_nothing() {
         world.client_input(client, ClientInput::Items { link, items });
     }
     let id = world.submit(client, task(1));
-    world.run_until(SOON, |world| world.outcome(client, id).is_some());
+    world.run_until(SOON, |world| world.outcome(id).is_some());
 }

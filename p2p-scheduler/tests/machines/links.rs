@@ -8,7 +8,7 @@ use p2p_proto::task::{Ended, TaskSpec};
 use p2p_scheduler::machine::worker::WorkerInput;
 use p2p_scheduler::{ClientReport, Outcome, WorkerReport};
 
-use crate::world::{Peer, World, task};
+use p2p_simulator::world::{Peer, World, task};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -38,8 +38,8 @@ fn a_link_goes_on_over_a_new_connection() {
         assert_eq!(world.links_of(client), link);
     }
     world.run_until(Duration::from_secs(60), World::all_done);
-    assert!(world.outcome(client, id).unwrap().is_success());
-    assert_eq!(world.runs(client, id), 1);
+    assert!(world.outcome(id).unwrap().is_success());
+    assert_eq!(world.runs(id), 1);
     let reports = world.worker_reports(worker);
     assert_eq!(reports.iter().filter(|report| matches!(report, WorkerReport::Broken { .. })).count(), 5);
     assert_eq!(reports.iter().filter(|report| matches!(report, WorkerReport::Unlinked { .. })).count(), 0);
@@ -53,15 +53,15 @@ fn results_wait_for_the_link_and_nothing_runs_twice() {
     world.refuse_links = true;
     world.cut(worker);
     world.run_for(Duration::from_secs(20));
-    assert_eq!((world.running(worker), world.outcome(client, id)), (0, None));
+    assert_eq!((world.running(worker), world.outcome(id)), (0, None));
     let tells =
         world.client_reports(client).iter().any(|report| matches!(report, ClientReport::Broken { tasks: 1.., .. }));
     assert!(tells, "a person hears of it");
     world.refuse_links = false;
     world.run_until(Duration::from_secs(15), World::all_done);
     for id in waits.into_iter().chain([id]) {
-        assert!(world.outcome(client, id).unwrap().is_success());
-        assert_eq!(world.runs(client, id), 1);
+        assert!(world.outcome(id).unwrap().is_success());
+        assert_eq!(world.runs(id), 1);
     }
 }
 
@@ -71,13 +71,13 @@ fn after_the_grace_both_sides_give_up() {
     world.refuse_links = true;
     world.cut(worker);
     world.run_for(limits::GRACE - Duration::from_secs(1));
-    assert_eq!((world.running(worker), world.outcome(client, id)), (1, None));
+    assert_eq!((world.running(worker), world.outcome(id)), (1, None));
     world.run_for(Duration::from_secs(2));
     assert_eq!(world.running(worker), 0, "it is killed");
-    assert!(matches!(world.outcome(client, id), Some(Outcome::Lost { .. })), "{:?}", world.outcome(client, id));
+    assert!(matches!(world.outcome(id), Some(Outcome::Lost { .. })), "{:?}", world.outcome(id));
     world.refuse_links = false;
     let other = world.submit(client, task(1));
-    world.run_until(limits::GRACE * 2, |world| world.outcome(client, other).is_some());
+    world.run_until(limits::GRACE * 2, |world| world.outcome(other).is_some());
     assert_eq!(world.links(worker), 1);
 }
 
@@ -87,7 +87,7 @@ fn a_link_goes_on_before_the_worker_has_noticed_that_it_broke() {
     world.cut_silently(client);
     world.run_until(Duration::from_secs(2), |world| resumed(world, client) == 1);
     world.run_until(Duration::from_secs(60), World::all_done);
-    assert!(world.outcome(client, id).unwrap().is_success());
+    assert!(world.outcome(id).unwrap().is_success());
     assert_eq!((resumed(&world, client), world.links(worker)), (1, 1), "the end of the old connection changed nothing");
 }
 
@@ -104,19 +104,19 @@ fn what_a_worker_has_given_up_is_no_loss_but_for_what_may_not_start_again() {
         // The client notices later, and so waits longer.
         world.cut_silently(worker);
         world.run_for(limits::GRACE + Duration::from_secs(5));
-        assert_eq!((world.running(worker), world.outcome(client, id)), (0, None));
+        assert_eq!((world.running(worker), world.outcome(id)), (0, None));
         world.refuse_links = false;
         world.run_until(Duration::from_secs(300), World::all_done);
         assert_eq!(resumed(&world, client), 0);
-        assert_eq!(world.runs(client, id), runs);
-        assert_eq!(world.outcome(client, id).unwrap().is_success(), success);
+        assert_eq!(world.runs(id), runs);
+        assert_eq!(world.outcome(id).unwrap().is_success(), success);
     }
 }
 
 #[test]
 fn a_worker_that_drains_waits_for_who_may_come_for_his_results() {
     for comes in [true, false] {
-        let (mut world, worker, client, id) = running(Duration::from_secs(3));
+        let (mut world, worker, _, id) = running(Duration::from_secs(3));
         world.worker_input(worker, WorkerInput::Drain);
         world.refuse_links = true;
         world.cut(worker);
@@ -129,7 +129,7 @@ fn a_worker_that_drains_waits_for_who_may_come_for_his_results() {
         world.refuse_links = !comes;
         world.run_for(limits::GRACE + SOON);
         assert!(left(&world));
-        let success = world.outcome(client, id).is_some_and(Outcome::is_success);
+        let success = world.outcome(id).is_some_and(Outcome::is_success);
         assert_eq!(success, comes);
     }
 }
@@ -141,8 +141,8 @@ fn a_worker_that_is_new_knows_nothing_of_old_links() {
     let other = world.submit(client, task(10));
     world.worker("carol", 1);
     world.run_until(limits::GRACE * 3, World::all_done);
-    assert!(matches!(world.outcome(client, id), Some(Outcome::Lost { .. })));
-    let Some(Outcome::Finished { finished, .. }) = world.outcome(client, other) else { panic!("it did not run") };
+    assert!(matches!(world.outcome(id), Some(Outcome::Lost { .. })));
+    let Some(Outcome::Finished { finished, .. }) = world.outcome(other) else { panic!("it did not run") };
     assert_eq!(finished.ended, Ended::Exit(0));
 }
 
@@ -160,7 +160,7 @@ fn a_link_comes_back_without_a_board_and_again() {
         assert_eq!(world.links(worker), 1);
     }
     world.run_until(Duration::from_secs(60), World::all_done);
-    assert!(world.outcome(client, id).unwrap().is_success());
+    assert!(world.outcome(id).unwrap().is_success());
     let calls = world.said[since..]
         .iter()
         .filter(|(_, _, line)| matches!(line.decode().unwrap().message, Message::Connect(_) | Message::Ready(_)));
@@ -184,7 +184,7 @@ fn a_standby_that_comes_to_nothing_leaves_the_call_by_the_board() {
     world.cut(client);
     world.run_until(Duration::from_millis(100), |world| resumed(world, client) == 2);
     world.run_until(Duration::from_secs(60), World::all_done);
-    assert!(world.outcome(client, id).unwrap().is_success());
+    assert!(world.outcome(id).unwrap().is_success());
 }
 
 #[test]
@@ -203,6 +203,6 @@ fn workers_that_left_without_a_word_are_not_in_the_way_of_one_that_lives() {
         }
         world.kill(doomed);
         world.run_until(limits::ELSEWHERE_AFTER + SOON, |world| world.running(alive) == 1);
-        world.run_until(Duration::from_secs(100), |world| world.outcome(client, id).is_some());
+        world.run_until(Duration::from_secs(100), |world| world.outcome(id).is_some());
     }
 }

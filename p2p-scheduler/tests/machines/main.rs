@@ -9,4 +9,3 @@ mod rate;
 mod scheduling;
 mod setup;
 mod sharing;
-mod world;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use p2p_proto::limits;
 
-use crate::world::{World, offer};
+use p2p_simulator::world::{World, offer};
 
 #[test]
 fn a_board_of_many_stays_near_its_rate_also_when_everybody_comes_back_at_once() {

@@ -13,7 +13,7 @@ use p2p_scheduler::machine::client::{ClientInput, Needs};
 use p2p_scheduler::machine::worker::WorkerInput;
 use p2p_scheduler::{Outcome, Waiting, WorkerReport};
 
-use crate::world::{CLUSTER, Peer, World, offer, task};
+use p2p_simulator::world::{CLUSTER, Peer, World, offer, task};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -47,7 +47,7 @@ fn one_client_after_the_other_has_its_turn() {
     world.submit_all(dave, (0..20).map(|_| task(1000)).collect());
     world.run_for(SOON);
     let late = world.submit(erin, task(1000));
-    world.run_until(SOON, |world| world.outcome(erin, late).is_some());
+    world.run_until(SOON, |world| world.outcome(late).is_some());
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_wide_task_takes_its_slots_and_one_that_fits_nowhere_is_named() {
     let (mut world, worker, client) = cluster(3);
     let wide = world.submit(client, TaskSpec { extra_cpus: 2, ..task(1000) });
     world.submit(client, task(1000));
-    world.run_until(SOON, |world| world.outcome(client, wide).is_some());
+    world.run_until(SOON, |world| world.outcome(wide).is_some());
     world.run_until(SOON, World::all_done);
     assert_eq!(world.worker_machine(worker).load(), (0, 0));
     world.submit(client, TaskSpec { extra_cpus: 3, ..task(1) });
@@ -106,14 +106,14 @@ fn a_task_that_is_handed_back_waits_again_and_does_not_go_round_in_circles() {
     let returned = ToClient::Returned(Returned { attempt, why: ReturnReason::Mismatch });
     world.client_input(client, ClientInput::Items { link, items: vec![returned] });
     world.run_for(Duration::from_secs(20));
-    assert_eq!(ended(world.outcome(client, running)), None, "it was the running one that came back");
-    assert_eq!(world.outcome(client, id), None);
+    assert_eq!(ended(world.outcome(running)), None, "it was the running one that came back");
+    assert_eq!(world.outcome(id), None);
     assert!(matches!(world.waiting(client), Some(Waiting::Unoffered(_))), "{:?}", world.waiting(client));
-    let submits = world.runs(client, id);
+    let submits = world.runs(id);
     assert_eq!(submits, 0);
     // Another worker may.
     world.worker("carol", 1);
-    world.run_until(SOON, |world| world.outcome(client, id).is_some());
+    world.run_until(SOON, |world| world.outcome(id).is_some());
     let _ = worker;
 }
 
@@ -123,14 +123,14 @@ fn a_cancel_ends_a_task_wherever_it_is() {
     // Queued here: no worker could run it.
     let nowhere = world.submit(client, TaskSpec { runtime: "none".to_owned(), ..task(1) });
     world.client_input(client, ClientInput::Cancel(nowhere));
-    assert_eq!(world.outcome(client, nowhere), Some(&Outcome::Cancelled));
+    assert_eq!(world.outcome(nowhere), Some(&Outcome::Cancelled));
     // Running there.
     let runs = world.submit(client, task(60_000));
     world.run_until(SOON, |world| world.running(worker) == 1);
     world.client_input(client, ClientInput::Cancel(runs));
     world.client_input(client, ClientInput::Cancel(runs));
     world.run_for(Duration::from_secs(1));
-    assert_eq!(ended(world.outcome(client, runs)), Some(&Ended::Cancelled));
+    assert_eq!(ended(world.outcome(runs)), Some(&Ended::Cancelled));
     // Queued there: short tasks are sent ahead.
     world.submit_all(client, (0..50).map(|_| task(1)).collect());
     world.run_until(SOON, World::all_done);
@@ -139,12 +139,12 @@ fn a_cancel_ends_a_task_wherever_it_is() {
     world.run_until(SOON, |world| world.worker_machine(worker).load() == (1, 1));
     world.client_input(client, ClientInput::Cancel(ahead));
     world.run_for(Duration::from_millis(100));
-    assert_eq!(world.outcome(client, ahead), Some(&Outcome::Cancelled));
-    world.run_until(SOON, |world| world.outcome(client, long).is_some());
+    assert_eq!(world.outcome(ahead), Some(&Outcome::Cancelled));
+    world.run_until(SOON, |world| world.outcome(long).is_some());
     // Over: nothing happens.
     world.client_input(client, ClientInput::Cancel(long));
     world.run_for(SOON);
-    assert_eq!(world.runs(client, ahead), 0);
+    assert_eq!(world.runs(ahead), 0);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_cancelled_task_is_over_when_its_link_breaks() {
     world.cut(worker);
     world.run_for(Duration::from_millis(10));
     world.client_input(client, ClientInput::Cancel(id));
-    assert_eq!(world.outcome(client, id), Some(&Outcome::Cancelled), "nobody is there to answer");
+    assert_eq!(world.outcome(id), Some(&Outcome::Cancelled), "nobody is there to answer");
     world.run_for(Duration::from_secs(5));
     assert_eq!(world.running(worker), 0, "the link goes on, and the cancel with it");
     // Nor does it wait for a worker that never comes back.
@@ -164,8 +164,8 @@ fn a_cancelled_task_is_over_when_its_link_breaks() {
     world.kill(worker);
     world.client_input(client, ClientInput::Cancel(id));
     world.run_for(SOON);
-    assert_eq!(world.outcome(client, id), Some(&Outcome::Cancelled));
-    assert_eq!(world.runs(client, id), 1);
+    assert_eq!(world.outcome(id), Some(&Outcome::Cancelled));
+    assert_eq!(world.runs(id), 1);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn ten_thousand_cancels_of_waiting_tasks_leave_the_others() {
     }
     world.run_until(SOON, World::all_done);
     for id in &ids[ids.len() - 10..] {
-        assert_eq!(ended(world.outcome(client, *id)), Some(&Ended::Exit(0)));
+        assert_eq!(ended(world.outcome(*id)), Some(&Ended::Exit(0)));
     }
 }
 
@@ -201,8 +201,8 @@ fn a_task_is_lost_so_often_and_no_more() {
         world.run_for(SOON);
         world.worker("bob", 1);
         world.run_until(limits::GRACE * 3, World::all_done);
-        assert_eq!(world.runs(client, id), runs, "{losses} losses");
-        match world.outcome(client, id) {
+        assert_eq!(world.runs(id), runs, "{losses} losses");
+        match world.outcome(id) {
             Some(Outcome::Lost { losses: told, error: LinkError::Lost(_), .. }) => {
                 assert!(lost, "{losses} losses were too many");
                 assert_eq!(told.len(), if may_again { losses } else { 1 });
@@ -231,11 +231,11 @@ fn a_worker_that_drains_finishes_what_it_holds_and_leaves() {
     assert_eq!(world.worker_machine(worker).load(), (1, 1));
     let later = world.submit(client, task(1));
     let other = world.worker("carol", 1);
-    world.run_until(Duration::from_secs(2), |world| world.outcome(client, later).is_some());
-    assert_eq!(world.outcome(client, runs), None);
+    world.run_until(Duration::from_secs(2), |world| world.outcome(later).is_some());
+    assert_eq!(world.outcome(runs), None);
     world.run_until(SOON, World::all_done);
     for id in [runs, waits, later] {
-        assert_eq!(ended(world.outcome(client, id)), Some(&Ended::Exit(0)));
+        assert_eq!(ended(world.outcome(id)), Some(&Ended::Exit(0)));
     }
     world.run_for(Duration::from_secs(120));
     assert_eq!((world.links(worker), world.links(other)), (0, 0));
@@ -252,7 +252,7 @@ fn a_worker_that_drains_finishes_what_it_holds_and_leaves() {
 
 #[test]
 fn a_worker_that_drains_and_is_stopped_hands_back_what_waits() {
-    let (mut world, worker, client, runs, waits) = one_runs_and_one_waits();
+    let (mut world, worker, _, runs, waits) = one_runs_and_one_waits();
     world.worker_input(worker, WorkerInput::Drain);
     world.run_for(Duration::from_millis(100));
     world.worker_input(worker, WorkerInput::Stop);
@@ -260,7 +260,7 @@ fn a_worker_that_drains_and_is_stopped_hands_back_what_waits() {
     assert_eq!((world.links(worker), world.running(worker)), (0, 0));
     world.worker("carol", 1);
     world.run_until(Duration::from_secs(60), World::all_done);
-    assert_eq!((world.runs(client, runs), world.runs(client, waits)), (2, 1));
+    assert_eq!((world.runs(runs), world.runs(waits)), (2, 1));
 }
 
 #[test]
@@ -272,10 +272,10 @@ fn a_worker_that_is_stopped_loses_what_runs_and_is_gone() {
     world.worker_input(worker, WorkerInput::Stop);
     world.run_for(Duration::from_secs(1));
     assert_eq!((world.links(worker), world.running(worker)), (0, 0));
-    assert!(matches!(world.outcome(client, never), Some(Outcome::Lost { .. })));
+    assert!(matches!(world.outcome(never), Some(Outcome::Lost { .. })));
     world.worker("carol", 1);
-    world.run_until(Duration::from_secs(20), |world| world.outcome(client, again).is_some());
-    assert_eq!(ended(world.outcome(client, again)), Some(&Ended::Exit(0)));
+    world.run_until(Duration::from_secs(20), |world| world.outcome(again).is_some());
+    assert_eq!(ended(world.outcome(again)), Some(&Ended::Exit(0)));
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn a_link_is_kept_while_tasks_wait_for_it_and_dropped_when_it_idles() {
     world.run_for(Duration::from_secs(250));
     assert_eq!(world.links_of(erin), link, "a link with a waiting task was taken for an idle one");
     world.run_until(Duration::from_secs(60), World::all_done);
-    assert!(world.outcome(dave, long).is_some() && world.outcome(erin, waits).is_some());
+    assert!(world.outcome(long).is_some() && world.outcome(waits).is_some());
     world.run_for(limits::LINK_IDLE * 2);
     assert_eq!(world.links(worker), 0);
 }
@@ -337,7 +337,7 @@ fn a_client_that_leaves_ends_everything_and_takes_no_more() {
     world.client_input(client, ClientInput::Leave);
     let late = world.submit(client, task(1));
     for id in ids.into_iter().chain([late]) {
-        assert_eq!(world.outcome(client, id), Some(&Outcome::Cancelled));
+        assert_eq!(world.outcome(id), Some(&Outcome::Cancelled));
     }
     world.run_for(Duration::from_secs(1));
     assert_eq!((world.running(worker), world.links(worker)), (0, 0));

@@ -12,7 +12,7 @@ use p2p_proto::link::setup::Call;
 use p2p_scheduler::memory::Faults;
 use p2p_scheduler::{ClientReport, Waiting};
 
-use crate::world::{CLUSTER, Peer, World, offer, task};
+use p2p_simulator::world::{CLUSTER, Peer, World, offer, task};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -277,9 +277,9 @@ fn who_is_not_allowed_hears_so_and_the_others_are_served() {
     let worker = world.worker_with("bob", choosy, None);
     let (dave, erin) = (world.client("dave"), world.client("erin"));
     let (refused, served) = (world.submit(dave, task(1)), world.submit(erin, task(1)));
-    world.run_until(SOON, |world| world.outcome(erin, served).is_some());
+    world.run_until(SOON, |world| world.outcome(served).is_some());
     world.run_for(SOON);
-    assert_eq!(world.outcome(dave, refused), None);
+    assert_eq!(world.outcome(refused), None);
     assert_eq!(world.links_of(worker).len(), 1);
     let told = world
         .client_reports(dave)
@@ -299,7 +299,7 @@ fn a_worker_that_nobody_reaches_is_called_again_ever_more_rarely() {
     assert!((5..40).contains(&calls), "{calls} calls in ten minutes");
     assert!(matches!(world.waiting(client), Some(Waiting::Connecting(_))), "{:?}", world.waiting(client));
     world.refuse_links = false;
-    world.run_until(Duration::from_secs(120), |world| world.outcome(client, id).is_some());
+    world.run_until(Duration::from_secs(120), |world| world.outcome(id).is_some());
     assert_eq!(world.links(worker), 1);
 }
 
@@ -313,7 +313,7 @@ fn a_new_link_of_a_process_replaces_its_old_one() {
     world.cut_silently(client);
     world.run_for(Duration::from_millis(50));
     let again = world.submit(client, task(1));
-    world.run_until(Duration::from_secs(30), |world| world.outcome(client, again).is_some());
+    world.run_until(Duration::from_secs(30), |world| world.outcome(again).is_some());
     let new = world.links_of(worker);
     assert_eq!(new.len(), 1);
     assert_ne!(old, new);

@@ -10,7 +10,7 @@ use p2p_proto::link::item::Submit;
 use p2p_proto::task::TaskSpec;
 use p2p_scheduler::WorkerOffer;
 
-use crate::world::{Peer, World, offer, task};
+use p2p_simulator::world::{Peer, World, offer, task};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -26,7 +26,7 @@ fn cluster(offer: WorkerOffer, users: &[&str]) -> (World, Peer, Vec<Peer>) {
 
 /// Tasks of a client that have ended.
 fn ended(world: &World, client: Peer) -> u32 {
-    let ended = world.tasks.iter().filter(|((of, _), task)| *of == client && !task.outcomes.is_empty());
+    let ended = world.ledger.tasks().filter(|(_, task)| task.client == client && !task.outcomes.is_empty());
     u32::try_from(ended.count()).unwrap()
 }
 
@@ -91,7 +91,7 @@ fn a_newcomers_first_task_starts_within_one_task_length() {
         world.submit_all(dave, (0..4_000).map(|_| task(daves_ms)).collect());
         world.run_for(Duration::from_secs(1));
         let first = world.submit(erin, task(20));
-        world.run_until(Duration::from_millis(within_ms), |world| world.outcome(erin, first).is_some());
+        world.run_until(Duration::from_millis(within_ms), |world| world.outcome(first).is_some());
     }
 }
 
@@ -105,8 +105,8 @@ fn among_tasks_of_one_user_the_higher_priority_is_first_whichever_process_has_it
     let low = world.submit(clients[0], TaskSpec { priority: -1, ..task(1_000) });
     let high = world.submit(clients[1], TaskSpec { priority: 1, ..task(1_000) });
     world.run_until(SOON, |world| world.worker_machine(worker).load() == (1, 2));
-    world.run_until(SOON, |world| world.outcome(clients[1], high).is_some());
-    assert!(world.outcome(clients[0], runs).is_some() && world.outcome(clients[0], low).is_none());
+    world.run_until(SOON, |world| world.outcome(high).is_some());
+    assert!(world.outcome(runs).is_some() && world.outcome(low).is_none());
     world.run_until(SOON, World::all_done);
     let _ = short;
 }
@@ -144,14 +144,14 @@ fn what_a_worker_does_not_have_does_not_run_there() {
         let (mut world, _worker, clients) = cluster(gigabyte(1), &["dave"]);
         let id = world.submit(clients[0], TaskSpec { memory_mib, labels: labels.clone(), ..task(1) });
         world.run_for(Duration::from_secs(60));
-        assert_eq!(world.outcome(clients[0], id).is_some(), runs, "{memory_mib} MiB, {labels:?}");
-        assert_eq!(world.runs(clients[0], id), u32::from(runs));
+        assert_eq!(world.outcome(id).is_some(), runs, "{memory_mib} MiB, {labels:?}");
+        assert_eq!(world.runs(id), u32::from(runs));
     }
     // Who does not know how much there is promises none.
     let (mut world, _worker, clients) = cluster(offer(1, &["r"]), &["dave"]);
     let id = world.submit(clients[0], TaskSpec { memory_mib: 1, ..task(1) });
     world.run_for(Duration::from_secs(60));
-    assert_eq!(world.runs(clients[0], id), 0);
+    assert_eq!(world.runs(id), 0);
 }
 
 #[test]
@@ -192,5 +192,5 @@ fn what_waits_can_be_recalled_and_what_runs_cannot() {
     world.run_until(Duration::from_millis(100), |world| world.worker_machine(worker).load() == (1, 1));
     assert!(world.last_attempt() > last);
     world.run_until(SOON, World::all_done);
-    assert_eq!((world.runs(dave, runs), world.runs(dave, waits)), (1, 1));
+    assert_eq!((world.runs(runs), world.runs(waits)), (1, 1));
 }

@@ -256,7 +256,7 @@ impl<'a> Run<'a> {
             Fault::Replay(times) => (0..*times).for_each(|_| self.world.replay()),
             Fault::Forge(times) => (0..*times).for_each(|_| self.world.forge()),
             Fault::Cut(seat) => self.each(&[*seat], World::cut),
-            Fault::HalfOpen(seat) => self.each(&[*seat], World::cut_half),
+            Fault::HalfOpen(seat) => self.each(&[*seat], World::cut_silently),
             Fault::Unnoticed(seat) => self.each(&[*seat], World::cut_unnoticed),
             Fault::Slow(seat, by_ms) => {
                 let by = Duration::from_millis(*by_ms);

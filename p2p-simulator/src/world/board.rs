@@ -108,23 +108,29 @@ impl World {
     /// The process's own board connection breaks.
     pub fn board_down(&mut self, peer: Peer) {
         self.places[peer].up = false;
-        let event = BoardEvent::Down { reason: "cut".to_owned(), retry_in: Duration::from_secs(1) };
-        self.later(Duration::ZERO, Happening::Board(peer, event));
+        self.board_now(peer, BoardEvent::Down { reason: "cut".to_owned(), retry_in: Duration::from_secs(1) });
     }
 
     /// It comes back.
     pub fn board_up(&mut self, peer: Peer) {
         if !self.places[peer].up && !self.board.closed {
             self.places[peer].up = true;
-            self.later(Duration::ZERO, Happening::Board(peer, BoardEvent::Up));
+            self.board_now(peer, BoardEvent::Up);
         }
     }
 
     /// It comes back to the wrong place: a topic of its own, where nobody is.
     pub fn misroute(&mut self, peer: Peer) {
         self.board_down(peer);
-        let event = BoardEvent::Misrouted { retry_in: Duration::from_secs(5) };
-        self.later(Duration::ZERO, Happening::Board(peer, event));
+        self.board_now(peer, BoardEvent::Misrouted { retry_in: Duration::from_secs(5) });
+    }
+
+    /// Lets an event of the board happen now, or when its process wakes up.
+    fn board_now(&mut self, peer: Peer, event: BoardEvent) {
+        match self.places[peer].asleep_until {
+            Some(_) => self.later(Duration::ZERO, Happening::Board(peer, event)),
+            None => self.on_board(peer, event),
+        }
     }
 
     /// Lets an event of the board happen now.

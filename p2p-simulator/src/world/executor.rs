@@ -25,6 +25,10 @@ pub(super) struct Executor {
     busy: BTreeMap<Peer, (u32, u64)>,
     /// Workers on which an attempt runs that must be alone.
     alone: BTreeMap<Peer, AttemptId>,
+    /// How often an attempt was started there.
+    starts: BTreeMap<Peer, usize>,
+    /// Workers on which everything takes so many times as long.
+    slowness: BTreeMap<Peer, u32>,
     /// When an attempt was started here last.
     started_at: BTreeMap<Peer, Duration>,
 }
@@ -163,7 +167,8 @@ impl World {
         if let Some(task) = work.task {
             self.ledger.on_run(task);
         }
-        let time = time_of(&work.spec);
+        let time = time_of(&work.spec) * self.executor.slowness.get(&peer).copied().unwrap_or(1);
+        *self.executor.starts.entry(peer).or_default() += 1;
         self.executor.started_at.insert(peer, self.at);
         if is_poison(&work.spec) {
             self.later(time, Happening::Poisoned(peer));
@@ -217,6 +222,22 @@ impl World {
     pub fn running(&self, worker: Peer) -> usize {
         let keys = (worker, LinkId(0), AttemptId(0))..=(worker, LinkId(u64::MAX), AttemptId(u64::MAX));
         self.executor.running.range(keys).count()
+    }
+
+    /// On this worker everything takes so many times as long.
+    pub fn slow_down(&mut self, worker: Peer, times: u32) {
+        self.executor.slowness.insert(worker, times);
+    }
+
+    /// How often a worker has started anything.
+    pub fn runs_of(&self, worker: Peer) -> usize {
+        self.executor.starts.get(&worker).copied().unwrap_or(0)
+    }
+
+    /// The workers on which a task runs now.
+    pub fn runs_on(&self, task: TaskId) -> Vec<Peer> {
+        let running = self.executor.running.iter().filter(|(_, running)| running.work.task == Some(task));
+        running.map(|((worker, ..), _)| *worker).collect()
     }
 
     /// Attempts that are staged or run anywhere.

@@ -77,12 +77,12 @@ impl World {
     }
 
     /// A task's outcome.
-    pub fn outcome(&self, _client: Peer, task: TaskId) -> Option<&Outcome> {
+    pub fn outcome(&self, task: TaskId) -> Option<&Outcome> {
         self.ledger.task(task)?.outcomes.first()
     }
 
     /// How often a task began to run.
-    pub fn runs(&self, _client: Peer, task: TaskId) -> u32 {
+    pub fn runs(&self, task: TaskId) -> u32 {
         self.ledger.task(task).map_or(0, |task| task.runs)
     }
 

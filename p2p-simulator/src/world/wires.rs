@@ -166,7 +166,7 @@ impl World {
     }
 
     /// All links of a peer break: it notices at once, the others only by the silence.
-    pub fn cut_half(&mut self, peer: Peer) {
+    pub fn cut_silently(&mut self, peer: Peer) {
         self.cut_with(peer, |own| {
             Some(match own {
                 true => (LATENCY, LinkError::Lost("cut".to_owned())),
@@ -178,11 +178,6 @@ impl World {
     /// All links of a peer break, and nobody notices but by the silence.
     pub fn cut_unnoticed(&mut self, peer: Peer) {
         self.cut_with(peer, |_| Some((limits::LINK_SILENCE, LinkError::Silent)));
-    }
-
-    /// All links of a peer break, and only it notices.
-    pub fn cut_silently(&mut self, peer: Peer) {
-        self.cut_with(peer, |own| own.then(|| (LATENCY, LinkError::Lost("cut".to_owned()))));
     }
 
     /// All links of a peer break. `notices` says when and how its own side, and the other one, hears of it.
