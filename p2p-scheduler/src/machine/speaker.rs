@@ -25,7 +25,15 @@ pub struct Speaker {
     /// Peers present, as the host counts them.
     peers: u32,
     bucket: Bucket,
-    waiting: VecDeque<Line>,
+    waiting: VecDeque<Waiting>,
+}
+
+/// A line that waits for the bucket.
+#[derive(Debug)]
+struct Waiting {
+    line: Line,
+    /// After that nobody has any use for it.
+    until: Option<Duration>,
 }
 
 impl Speaker {
@@ -67,7 +75,7 @@ impl Speaker {
     /// Says `message` as soon as the bucket allows.
     pub fn say(&mut self, now: Now, message: Message, out: &mut Vec<Line>) {
         let line = self.line(now, message);
-        self.say_line(now, line, out);
+        self.wait(now, Waiting { line, until: None }, out);
     }
 
     /// Whether more than half of what may be said at once is still unsaid.
@@ -84,20 +92,28 @@ impl Speaker {
         quiet
     }
 
-    /// Says a ready-made line as soon as the bucket allows.
-    pub fn say_line(&mut self, now: Now, line: Line, out: &mut Vec<Line>) {
+    /// Says a ready-made line as soon as the bucket allows, and not after `until`: where many call at once, answers to those who have given up
+    /// would take the share of those who still wait, and nobody would ever be answered in time. A line that waits already is said once.
+    pub fn say_until(&mut self, now: Now, line: Line, until: Duration, out: &mut Vec<Line>) {
+        if self.waiting.iter().all(|waiting| waiting.line != line) {
+            self.wait(now, Waiting { line, until: Some(until) }, out);
+        }
+    }
+
+    fn wait(&mut self, now: Now, waiting: Waiting, out: &mut Vec<Line>) {
         if self.waiting.len() >= WAITING_LINES {
             self.waiting.pop_front();
         }
-        self.waiting.push_back(line);
+        self.waiting.push_back(waiting);
         self.on_tick(now, out);
     }
 
     /// Says what the bucket allows by now.
     pub fn on_tick(&mut self, now: Now, out: &mut Vec<Line>) {
         self.bucket.fill(now.at, self.rate(), self.burst());
+        self.waiting.retain(|waiting| waiting.until.is_none_or(|until| until >= now.at));
         while !self.waiting.is_empty() && self.bucket.take() {
-            out.extend(self.waiting.pop_front());
+            out.extend(self.waiting.pop_front().map(|waiting| waiting.line));
         }
     }
 
@@ -138,5 +154,28 @@ mod tests {
         }
         assert_eq!(speaker.wake_at(), None);
         assert!(now.at >= Duration::from_secs(7), "three lines at one a second came by {:?}", now.at);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_said_and_what_waits_is_said_once() {
+        let mut speaker = Speaker::new("bob@h:1".parse().unwrap());
+        speaker.set_peers(10);
+        let mut now = Now { at: Duration::from_secs(5), unix: 5 };
+        for _ in 0..limits::BOARD_BURST {
+            speaker.say(now, Message::Seek(Seek { runtime: String::new(), answers: 1 }), &mut Vec::new());
+        }
+        let [stale, fresh] =
+            [1, 2].map(|answers| speaker.line(now, Message::Seek(Seek { runtime: String::new(), answers })));
+        let mut out = Vec::new();
+        speaker.say_until(now, stale, now.at + Duration::from_millis(500), &mut out);
+        for _ in 0..3 {
+            speaker.say_until(now, fresh.clone(), now.at + Duration::from_secs(60), &mut out);
+        }
+        assert!(out.is_empty(), "the bucket was empty");
+        while let Some(at) = speaker.wake_at() {
+            now.at = at;
+            speaker.on_tick(now, &mut out);
+        }
+        assert_eq!(out, [fresh]);
     }
 }

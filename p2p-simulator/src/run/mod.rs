@@ -306,7 +306,9 @@ impl<'a> Run<'a> {
 
     /// Another process takes the seat of one that leaves, whether that has left already or not.
     fn replace(&mut self, seat: Seat) {
-        if let Some(before) = self.seats.remove(&seat) {
+        let leaving = self.at(seat).filter(|peer| self.world.is_draining(*peer));
+        if let Some(before) = leaving {
+            self.seats.remove(&seat);
             self.start(seat, Some(before));
         }
     }
@@ -325,7 +327,7 @@ impl<'a> Run<'a> {
         self.world.set_weather(Weather::default());
         self.world.refuse_links = false;
         self.world.open_board();
-        for peer in self.seats.values().copied().collect::<Vec<_>>() {
+        for peer in self.world.alive() {
             self.world.set_group(peer, 0);
             self.world.set_slow(peer, Duration::ZERO);
             self.world.board_up(peer);

@@ -71,16 +71,18 @@ fn one(axis: &'static str, size: u64, [workers, clients, tasks]: [u64; 3], live:
     let mut world = World::new(size);
     world.keep_lines = false;
     world.only_who_listens = true;
-    let host = world.host(&["bob", "dave"]);
-    let first = [world.worker_with("bob", offer(4, &["r"]), None), world.client("dave")];
+    let users: Vec<String> = (0..clients).map(|n| format!("user{n}")).collect();
+    let host = world.host(&users.iter().map(String::as_str).chain(["bob"]).collect::<Vec<_>>());
+    let first = [world.worker_with("bob", offer(4, &["r"]), None), world.client(&users[0])];
     world.run_for(Duration::from_secs(5));
     let (mut pools, mut callers) = (vec![first[0]], vec![first[1]]);
     for n in 1..workers.max(clients) {
         if n < workers {
+            // They are members already, for so many claims at once say nothing about a cluster at work.
             pools.push(world.worker_with("bob", offer(4, &["r"]), Some(first[0])));
         }
         if n < clients {
-            callers.push(world.client_with("dave", Some(first[1])));
+            callers.push(world.client(&users[usize::try_from(n).unwrap_or_default()]));
         }
         world.run_for(STARTS_APART);
     }

@@ -71,8 +71,8 @@ impl World {
     pub fn worker_input(&mut self, peer: Peer, input: WorkerInput) {
         self.wake_sleeper(peer);
         self.places[peer].draining |= matches!(input, WorkerInput::Drain | WorkerInput::Stop);
-        if matches!(input, WorkerInput::Stop) {
-            // What runs there is lost.
+        if matches!(input, WorkerInput::Stop | WorkerInput::Drain) {
+            // What runs there is lost, and what is under way to it may be: its client cannot tell whether that began.
             self.ledger.on_trouble();
         }
         let now = self.now_of(peer);
@@ -130,7 +130,10 @@ impl World {
         self.wake_sleeper(peer);
         match &input {
             ClientInput::Cancel(task) => self.ledger.on_cancel(*task),
-            ClientInput::Leave => self.ledger.on_client_leaves(peer),
+            ClientInput::Leave => {
+                self.places[peer].draining = true;
+                self.ledger.on_client_leaves(peer);
+            }
             _ => {}
         }
         let now = self.now_of(peer);

@@ -191,6 +191,11 @@ impl World {
         !matches!(self.places[peer].machine, Machine::Gone)
     }
 
+    /// All processes that run.
+    pub fn alive(&self) -> Vec<Peer> {
+        (0..self.places.len()).filter(|peer| self.is_alive(*peer)).collect()
+    }
+
     /// Its calendar goes wrong by so much.
     pub fn set_skew(&mut self, peer: Peer, skew_s: i64) {
         self.note(peer, || format!("clock is {skew_s} s off"));

@@ -143,7 +143,7 @@ impl World {
         self.places[peer].offer.as_ref()
     }
 
-    /// Whether a worker was told to leave.
+    /// Whether a worker or client was told to leave.
     pub fn is_draining(&self, peer: Peer) -> bool {
         self.places[peer].draining
     }

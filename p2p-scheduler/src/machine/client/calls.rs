@@ -216,7 +216,7 @@ impl Calls {
             while asked.next_resend().is_some_and(|at| at <= now.at) {
                 asked.resent += 1;
                 resent = true;
-                speaker.say_line(now, asked.line.clone(), lines);
+                speaker.say_until(now, asked.line.clone(), asked.deadline(), lines);
             }
         }
         if resent {
@@ -245,6 +245,10 @@ impl Asked {
     fn next_resend(&self) -> Option<Duration> {
         limits::CONNECT_RESENDS.get(self.resent).map(|after| self.since + *after)
     }
+
+    fn deadline(&self) -> Duration {
+        self.since + limits::SETUP_TIMEOUT / 2
+    }
 }
 
 impl UnderWay {
@@ -252,7 +256,7 @@ impl UnderWay {
     fn deadline(&self) -> Option<Duration> {
         match &self.stage {
             _ if matches!(self.purpose, Purpose::Back(_)) => Some(self.since + CALL_BACK_WITHIN),
-            Stage::Calling(asked) => Some(asked.since + limits::SETUP_TIMEOUT / 2),
+            Stage::Calling(asked) => Some(asked.deadline()),
             _ => None,
         }
     }
@@ -348,10 +352,19 @@ impl ClientMachine {
         self.workers.slots_for(classes.clone()).saturating_add(calling)
     }
 
-    /// Classes that more slots would serve: those that have too few; all, if each has enough but not all of them together.
+    /// Classes that more slots would serve: those that have too few, and those that have enough only in slots for which these compete; all, if
+    /// each has enough but not all of them together.
     fn lacking(&self) -> BTreeSet<ClassId> {
         let lacking: BTreeSet<_> = self.tasks.waiting().filter(|class| self.lacks_slots_for(*class)).collect();
-        if lacking.is_empty() { self.tasks.waiting().collect() } else { lacking }
+        if lacking.is_empty() {
+            return self.tasks.waiting().collect();
+        }
+        let contested = self.slots_for(lacking.iter().copied());
+        let crowded = self.tasks.waiting().filter(|class| {
+            let with_it = self.slots_for(lacking.iter().copied().chain(std::iter::once(*class)));
+            self.tasks.slots_needed(*class) > with_it.saturating_sub(contested)
+        });
+        crowded.chain(lacking.iter().copied()).collect()
     }
 
     /// The worker to call next: of those that could run one of `lacking`, one that did not fail lately, if there is any; of these
@@ -414,11 +427,12 @@ impl ClientMachine {
         let connect = Connect { caller: parties.caller, callee, setup, version: p2p_proto::VERSION, noise };
         let line = self.speaker.line(now, Message::Connect(connect));
         let asked = Asked { setup, parties, payload, entropy, line: line.clone(), since: now.at, resent: 0, forged: 0 };
+        let until = asked.deadline();
         if let Some(call) = self.calls.under_way.get_mut(&connection) {
             call.stage = Stage::Calling(Box::new(asked));
         }
         let mut lines = Vec::new();
-        self.speaker.say_line(now, line, &mut lines);
+        self.speaker.say_until(now, line, until, &mut lines);
         out.extend(lines.into_iter().map(ClientOutput::Publish));
     }
 

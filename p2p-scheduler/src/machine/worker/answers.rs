@@ -260,7 +260,8 @@ impl WorkerMachine {
 
     fn publish(&mut self, now: Now, line: Line, out: &mut Vec<WorkerOutput>) {
         let mut lines = Vec::new();
-        self.speaker.say_line(now, line, &mut lines);
+        // Later its caller has given up.
+        self.speaker.say_until(now, line, now.at + limits::SETUP_TIMEOUT / 2, &mut lines);
         out.extend(lines.into_iter().map(WorkerOutput::Publish));
     }
 
