@@ -50,20 +50,28 @@ impl Sizes {
 /// When the relay (`twist3`) is missing, the cluster does not come up, or a command fails on it.
 pub fn measure(p2p: &Path, sizes: Sizes) -> Result<Vec<Row>> {
     let relay = Relay::try_start()?;
-    let mut rows = Vec::new();
-    for (how, weather) in [("150 ms there and back, 1 % loss", ROUGH), ("no delay, no loss", Weather::default())] {
+    let ways = [("150 ms there and back, 1 % loss", ROUGH), ("no delay, no loss", Weather::default())];
+    let mut networks = Vec::new();
+    for (how, weather) in ways {
         let proxy = Proxy::start(relay.address(), weather);
         let cluster = Cluster::start_by(p2p, SLOTS, &["--relay", &proxy.address(), "--relay-only"])?;
-        for command in ["true #", "sleep 0.05 #"] {
-            let mut pairs = Pairs::default();
-            for _ in 0..sizes.rounds {
-                let (took, worked) = map(&cluster, command, sizes.tasks)?;
+        networks.push((how, weather, cluster, proxy));
+    }
+    let mut rows = Vec::new();
+    for command in ["true #", "sleep 0.05 #"] {
+        let mut pairs = [Pairs::default(), Pairs::default()];
+        for _ in 0..sizes.rounds {
+            // In turn: what else this machine does meets both ways.
+            for ((_, weather, cluster, _), pairs) in networks.iter().zip(&mut pairs) {
+                let (took, worked) = map(cluster, command, sizes.tasks)?;
                 let ideal = worked / f64::from(SLOTS) + ROUND_TRIPS * 2.0 * weather.delay.as_secs_f64();
                 pairs.push(took, ideal);
             }
-            let what =
-                format!("{} x `{}`, {SLOTS} slots, by a relay, {how}", sizes.tasks, command.trim_end_matches(" #"));
-            rows.push(Row::paired(&what, &pairs, Unit::Seconds, "work by slots and 5 round trips", Bound::None));
+        }
+        for ((how, ..), pairs) in networks.iter().zip(&pairs) {
+            let tasks = sizes.tasks;
+            let what = format!("{tasks} x `{}`, {SLOTS} slots, relay, {how}", command.trim_end_matches(" #"));
+            rows.push(Row::paired(&what, pairs, Unit::Seconds, "work by slots, 5 round trips", Bound::None));
         }
     }
     Ok(rows)

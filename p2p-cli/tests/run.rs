@@ -171,9 +171,9 @@ fn a_second_interrupt_ends_what_is_stuck_in_a_pipe_that_nobody_reads() {
     interrupt(&child);
     assert_eq!(code(&mut child), Some(130));
     drop(stdout);
-    // The worker has its slot back.
+    // The worker was told, and has its slot back at once: it does not wait for the grace of a client that it misses.
     let done = cluster.run("alice", &["run", "--", "true"]);
-    assert_eq!(done.code, Some(0), "{done}");
+    assert!(done.code == Some(0) && done.took < Duration::from_secs(30), "{:?}: {done}", done.took);
 }
 
 #[test]

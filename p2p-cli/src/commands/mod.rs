@@ -11,7 +11,10 @@ pub mod trust;
 pub mod worker;
 
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use p2p_scheduler::Client;
 
 use crate::options::{Arguments, Command};
 use crate::trouble::{Code, Trouble};
@@ -52,14 +55,21 @@ impl Signals {
     pub fn insist() -> Result<Insistent, Trouble> {
         let mut signals = Self::listen()?;
         let (told, heard) = async_std::channel::unbounded();
+        let leaving = Arc::new(OnceLock::<Client>::new());
+        let client = Arc::clone(&leaving);
         let listen = async move {
             for _ in 0..2 {
                 signals.next().await;
                 // Nobody hears it any more: the command is ending.
                 let _ = told.send(()).await;
             }
-            async_io::Timer::after(LAST_MOMENT).await;
-            // The worker kills what runs there when the link goes.
+            // A worker that hears no goodbye keeps what runs there for the whole grace.
+            let goodbye = async {
+                if let Some(client) = client.get() {
+                    let _ = async_std::future::timeout(LAST_MOMENT, client.clone().close()).await;
+                }
+            };
+            futures::join!(goodbye, async_io::Timer::after(LAST_MOMENT));
             std::process::exit(i32::from(Code::Interrupted as u8));
         };
         // A thread of its own: one of the executor's may be the one that is stuck.
@@ -67,7 +77,7 @@ impl Signals {
             .name("signals".to_owned())
             .spawn(|| async_io::block_on(listen))
             .map_err(|fault| Trouble::system("signals cannot be heard", fault))?;
-        Ok(Insistent(heard))
+        Ok(Insistent { heard, leaving })
     }
 
     /// The next one. Cancel-safe.
@@ -80,12 +90,20 @@ impl Signals {
 }
 
 /// Signals of which the second one is obeyed in any case.
-pub struct Insistent(async_std::channel::Receiver<()>);
+pub struct Insistent {
+    heard: async_std::channel::Receiver<()>,
+    leaving: Arc<OnceLock<Client>>,
+}
 
 impl Insistent {
+    /// This client says goodbye before the process ends. Only the first one does.
+    pub fn leaves(&self, client: &Client) {
+        let _ = self.leaving.set(client.clone());
+    }
+
     /// The next one. Cancel-safe.
     pub async fn next(&self) {
-        if self.0.recv().await.is_err() {
+        if self.heard.recv().await.is_err() {
             futures::future::pending().await
         }
     }

@@ -81,6 +81,7 @@ pub async fn run(common: &Common, options: Options) -> Result<ExitCode, Trouble>
     let mut outputs = Outputs::new(&options.outputs, PathBuf::from("."))?;
     let wiring = Wiring::new(common, "personal").await?;
     let client = wiring.client_with_grace(options.grace)?;
+    signals.leaves(&client);
     let mut patience = Patience::new(options.wait);
     let mut handle = client.submit(task).await;
     let mut interrupts = 0;
@@ -90,6 +91,8 @@ pub async fn run(common: &Common, options: Options) -> Result<ExitCode, Trouble>
             () = signals.next().fuse() => {
                 interrupts += 1;
                 if interrupts > 1 {
+                    drop(handle);
+                    client.close().await;
                     return Ok(Code::Interrupted.into());
                 }
                 handle.cancel();
