@@ -233,7 +233,7 @@ pub fn say_report(report: &ClientReport) {
         ClientReport::Broken { worker, error, tasks: 0 } => log::info!("the link to {worker} broke: {error}"),
         ClientReport::Broken { worker, error, .. } => {
             say::info(&format!(
-                "the connection to {worker} broke ({error}); its tasks go on there, and it is called again"
+                "the connection to {worker} broke ({error}); its tasks may go on there, and it is called again"
             ));
         }
         ClientReport::Elsewhere { worker, tasks } => {

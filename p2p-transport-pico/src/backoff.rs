@@ -6,8 +6,8 @@ use std::time::Duration;
 
 /// The shortest wait.
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(200);
-/// The longest wait.
-pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// The longest wait: whoever waits for a board is back within 10 s of its return (B-05).
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(6);
 
 /// The waits between tries; `reset` it after a success that lasted.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ const STABLE: Duration = Duration::from_secs(10);
 /// Being thrown out after this long is the server's normal life: the last other member has left.
 const NORMAL: Duration = Duration::from_secs(1);
 /// Who is not let in tries again after at most this long: his host may be back.
-const MISROUTED_MAX: Duration = Duration::from_secs(8);
+const MISROUTED_MAX: Duration = Duration::from_secs(3);
 /// How often in a row the server may refuse the topic before a person must look.
 const REFUSALS: u32 = 3;
 /// What a topic's name may have, bytes.

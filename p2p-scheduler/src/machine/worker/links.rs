@@ -67,9 +67,10 @@ impl Links {
         self.links.values().any(|link| link.verified.keys == caller.keys && link.number == number)
     }
 
-    /// Whether somebody may not have heard yet what became of his work: a client says goodbye to a worker that leaves once he has all of it.
+    /// Whether somebody may not have heard yet what became of his work, or that he should send none: a client says goodbye to a worker that
+    /// leaves once he has everything.
     pub(super) fn owes_results(&self) -> bool {
-        self.links.values().any(|link| link.has_submitted)
+        self.links.values().any(|link| link.has_submitted || link.broken.is_none())
     }
 
     /// Whether one of those has no connection now, and may come back.
