@@ -299,7 +299,12 @@ impl<'a> Run<'a> {
             }
             Fault::Drain(seat) | Fault::Stop(seat) => self.replace(Seat::Worker(*seat)),
             Fault::Leave(seat) => self.replace(Seat::Client(*seat)),
-            Fault::Skew(seat, _) => self.each(&[*seat], |world, peer| world.set_skew(peer, 0)),
+            Fault::Skew(seat, _) => {
+                // Also where the process is gone: the next one reads the same clock.
+                if let Some(peer) = self.seats.get(seat) {
+                    self.world.set_skew(*peer, 0);
+                }
+            }
             _ => {}
         }
     }
