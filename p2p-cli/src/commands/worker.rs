@@ -129,7 +129,9 @@ fn all_memory() -> ByteSize {
 /// `USER=N`.
 fn parse_weight(text: &str) -> Result<(UserName, u32), String> {
     let (user, weight) = text.split_once('=').ok_or("write it as USER=N")?;
-    let weight = weight.parse().ok().filter(|weight| (1..=1000).contains(weight)).ok_or("N is 1 to 1000")?;
+    let most = p2p_proto::limits::WEIGHT;
+    let weight = weight.parse().ok().filter(|weight| (1..=most).contains(weight));
+    let weight = weight.ok_or_else(|| format!("N is 1 to {most}"))?;
     Ok((user.parse().map_err(|fault: p2p_proto::ids::NameError| fault.to_string())?, weight))
 }
 

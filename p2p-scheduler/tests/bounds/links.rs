@@ -97,6 +97,12 @@ impl Called {
         self.call_at_once(number)
     }
 
+    /// A set-up becomes a link.
+    fn connect(&mut self, connection: ConnectionId) {
+        self.handle(WorkerInput::Prepared { connection, hints: Ok(Hints::default()) });
+        self.handle(WorkerInput::Connected { connection, path: LinkPath::Memory });
+    }
+
     fn call_at_once(&mut self, number: u8) -> Option<ConnectionId> {
         self.calls += 1;
         let caller = me(&format!("user{number}"), 100 + number, Role::Client, self.calls);
@@ -140,8 +146,7 @@ fn a_worker_keeps_so_many_links_and_no_more() {
     let mut links = Vec::new();
     for number in 0..limits::WORKER_LINKS {
         let link = worker.call(u8::try_from(number % 32).unwrap()).expect("there is room");
-        worker.handle(WorkerInput::Prepared { connection: link, hints: Ok(Hints::default()) });
-        worker.handle(WorkerInput::Connected { connection: link, path: LinkPath::Memory });
+        worker.connect(link);
         links.push(link);
     }
     assert_eq!(worker.call(50), None, "one link more than it keeps");
@@ -155,8 +160,7 @@ fn a_member_has_so_many_links_and_no_more() {
     let mut worker = Called::new();
     for _ in 0..limits::WORKER_LINKS_PER_MEMBER {
         let connection = worker.call(1).expect("there is room");
-        worker.handle(WorkerInput::Prepared { connection, hints: Ok(Hints::default()) });
-        worker.handle(WorkerInput::Connected { connection, path: LinkPath::Memory });
+        worker.connect(connection);
     }
     assert_eq!(worker.call(1), None, "one link more than a member has");
     assert!(worker.call(2).is_some(), "others find room");

@@ -57,7 +57,7 @@ pub struct WorkerMachine {
     hello_at: Option<Duration>,
     draining: bool,
     left: bool,
-    /// It drains, and nothing runs: then it leaves at the latest, but for who is away.
+    /// It drains, and nothing runs and nobody is away: it leaves then at the latest.
     leave_at: Option<Duration>,
     /// A hello was said since the board came up.
     at_work: bool,
@@ -136,13 +136,16 @@ impl WorkerMachine {
         self.grant(touched, out);
         self.on_time(now, out);
         if self.draining && self.attempts.is_idle() {
-            let leave_at = *self.leave_at.get_or_insert(now.at + LAST_WORDS);
-            let waits = self.links.owes_who_is_away() || (self.links.owes_results() && now.at < leave_at);
+            let waits = if self.links.owes_who_is_away() {
+                // He wakes this by coming back, which gives him his time anew, or by the end of his grace.
+                self.leave_at = None;
+                true
+            } else {
+                let leave_at = *self.leave_at.get_or_insert(now.at + LAST_WORDS);
+                self.links.owes_results() && now.at < leave_at
+            };
             if !waits {
                 self.leave(now, out);
-            } else if now.at >= leave_at {
-                // Who is away wakes this by coming back, or by the end of his grace.
-                self.leave_at = Some(Duration::MAX);
             }
         }
     }
@@ -153,12 +156,7 @@ impl WorkerMachine {
             return None;
         }
         let board = earliest([self.speaker.wake_at(), self.admission.wake_at(), self.hello_at]);
-        earliest([
-            board.filter(|_| self.up),
-            self.attempts.wake_at(),
-            self.links.wake_at(),
-            self.leave_at.filter(|at| *at < Duration::MAX),
-        ])
+        earliest([board.filter(|_| self.up), self.attempts.wake_at(), self.links.wake_at(), self.leave_at])
     }
 
     /// Slots that run something, and attempts that wait.
