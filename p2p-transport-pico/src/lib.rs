@@ -7,7 +7,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `address`, `config` | where to go, with which keys, and whom to ask |
-//! | `known_hosts`, `key_file`, `listing`, `probe`, `own_lines`, `backoff` | decisions, pure |
+//! | `known_hosts`, `key_file`, `listing`, `probe`, `own_lines`, `backoff`, `crowd` | decisions, pure |
 //! | `wire`, `call`, `door` | one SSH connection: waiting, one command, logging in |
 //! | `session` | commands for people: `user`, `ls` |
 //! | `board`, `keeper`, `opening`, `visit`, `list_watch` | the board: its handle, its owning task, opening the topic, one stay on it |
@@ -18,6 +18,7 @@ mod backoff;
 mod board;
 mod call;
 mod config;
+mod crowd;
 mod door;
 mod keeper;
 mod key_file;
