@@ -6,6 +6,7 @@ use crate::board::Topic;
 use crate::call::Call;
 use crate::listing::Listing;
 use crate::visit::Ended;
+use crate::wire::Wire;
 
 /// How often she looks.
 const LIST_CHECK: Duration = Duration::from_secs(30);
@@ -44,9 +45,9 @@ impl ListWatch {
     ///
     /// # Errors
     /// [`Ended::NoList`] when the list is not there, looked at twice, and [`Ended::Lost`].
-    pub(crate) fn step(&mut self, ssh: &ssh2::Session, topic: &Topic) -> Result<bool, Ended> {
+    pub(crate) fn step(&mut self, wire: &Wire, topic: &Topic) -> Result<bool, Ended> {
         let Some(call) = &mut self.call else { return Ok(false) };
-        let Some(output) = call.step(ssh)? else { return Ok(false) };
+        let Some(output) = call.step(wire)? else { return Ok(false) };
         self.call = None;
         let now = Instant::now();
         self.next = now + LIST_CHECK;
