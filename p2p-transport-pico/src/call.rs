@@ -2,10 +2,8 @@
 
 use std::io;
 
-use ssh2::Channel;
-
 use crate::session::CommandOutput;
-use crate::wire::{self, unblocked};
+use crate::wire::{Channel, Wire};
 
 /// What a command may print, bytes, on each of its two streams; the rest is read and dropped.
 pub(crate) const OUTPUT_BYTES: usize = 1024 * 1024;
@@ -32,17 +30,17 @@ impl Call {
     }
 
     /// Goes as far as it can without waiting; `None` means: wait and call again.
-    pub(crate) fn step(&mut self, ssh: &ssh2::Session) -> io::Result<Option<CommandOutput>> {
+    pub(crate) fn step(&mut self, wire: &Wire) -> io::Result<Option<CommandOutput>> {
         loop {
             let next = match &mut self.stage {
-                Stage::Open => unblocked(wire::open(ssh))?.map(Stage::Start),
-                Stage::Start(channel) => unblocked(channel.exec(&self.command))?.map(|()| Stage::Read(channel.clone())),
+                Stage::Open => wire.open()?.map(Stage::Start),
+                Stage::Start(channel) => channel.exec(&self.command)?.map(|()| Stage::Read(channel.clone())),
                 Stage::Read(channel) => {
                     while drain(channel, &mut self.output, &mut self.errors)? {}
                     channel.eof().then(|| Stage::Close(channel.clone()))
                 }
                 Stage::Close(channel) => {
-                    if unblocked(channel.close())?.is_none() {
+                    if channel.close()?.is_none() {
                         return Ok(None);
                     }
                     return Ok(Some(CommandOutput {
@@ -62,7 +60,7 @@ impl Call {
     /// Whether bytes wait in libssh2 that no event of the socket will announce.
     pub(crate) fn has_unread(&self) -> bool {
         match &self.stage {
-            Stage::Read(channel) => channel.read_window().available > 0 || channel.eof(),
+            Stage::Read(channel) => channel.has_unread(),
             _ => false,
         }
     }
@@ -72,12 +70,16 @@ impl Call {
 fn drain(channel: &mut Channel, output: &mut Vec<u8>, errors: &mut Vec<u8>) -> io::Result<bool> {
     let mut buffer = [0; READ_BYTES];
     let mut any = false;
-    for (mut stream, kept) in [(channel.stream(0), output), (channel.stderr(), errors)] {
-        if let Some(count @ 1..) = wire::read(&mut stream, &mut buffer)? {
-            let room = OUTPUT_BYTES.saturating_sub(kept.len()).min(count);
-            kept.extend_from_slice(&buffer[..room]);
-            any = true;
-        }
+    let mut keep = |kept: &mut Vec<u8>, bytes: &[u8]| {
+        let room = OUTPUT_BYTES.saturating_sub(kept.len()).min(bytes.len());
+        kept.extend_from_slice(&bytes[..room]);
+        any = true;
+    };
+    if let Some(count @ 1..) = channel.read(&mut buffer)? {
+        keep(output, &buffer[..count]);
+    }
+    if let Some(count @ 1..) = channel.read_stderr(&mut buffer)? {
+        keep(errors, &buffer[..count]);
     }
     Ok(any)
 }

@@ -18,6 +18,7 @@ use ssh2::{HashType, KnownHostFileKind, MethodType};
 
 use crate::config::PicoConfig;
 use crate::known_hosts::{self, KnownHost, Standing};
+use crate::native::Native;
 use crate::wire::Wire;
 
 mod login;
@@ -40,12 +41,12 @@ async fn enter_blocking(config: &PicoConfig) -> Result<Wire, BoardError> {
     let wire = timeout(limit, shake_hands(config, &known)).await.unwrap_or_else(|_| Err(too_slow(config)))?;
     check_host_key(config, &known, &wire)?;
     login::log_in(config, &wire).await?;
-    Ok(wire)
+    Ok(Wire::Native(wire))
 }
 
-async fn shake_hands(config: &PicoConfig, known: &KnownHost) -> Result<Wire, BoardError> {
+async fn shake_hands(config: &PicoConfig, known: &KnownHost) -> Result<Native, BoardError> {
     let socket = dial(config).await.map_err(|fault| unreachable(config, &fault))?;
-    let mut wire = Wire::new(socket).map_err(|fault| unreachable(config, &fault))?;
+    let mut wire = Native::new(socket).map_err(|fault| unreachable(config, &fault))?;
     if let Ok(supported) = wire.ssh.supported_algs(MethodType::HostKey) {
         let preferred = known.prefer(&supported).join(",");
         wire.ssh.method_pref(MethodType::HostKey, &preferred).map_err(|fault| unreachable(config, &fault))?;
@@ -101,7 +102,7 @@ fn stands_for(ssh: &ssh2::Session, field: &str, name: &str) -> bool {
 }
 
 /// The host must be the one that was here before, the one that was named, or one that a person accepts.
-fn check_host_key(config: &PicoConfig, known: &KnownHost, wire: &Wire) -> Result<(), BoardError> {
+fn check_host_key(config: &PicoConfig, known: &KnownHost, wire: &Native) -> Result<(), BoardError> {
     let fault = |text: String| Err(BoardError::HostKey(text));
     let (Some((key, _)), Some(hash)) = (wire.ssh.host_key(), wire.ssh.host_key_hash(HashType::Sha256)) else {
         return fault(format!("{} showed no host key; it is not an SSH server to trust", config.address));

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `address`, `config` | where to go, with which keys, and whom to ask |
 //! | `known_hosts`, `key_file`, `listing`, `probe`, `own_lines`, `backoff`, `crowd` | decisions, pure |
-//! | `wire`, `call`, `door` | one SSH connection: waiting, one command, logging in |
+//! | `wire`, `native`, `call`, `door` | one SSH connection: its channels, libssh2's, one command, logging in |
 //! | `session` | commands for people: `user`, `ls` |
 //! | `board`, `keeper`, `opening`, `visit`, `list_watch` | the board: its handle, its owning task, opening the topic, one stay on it |
 #![forbid(unsafe_code)]
@@ -25,6 +25,7 @@ mod key_file;
 mod known_hosts;
 mod list_watch;
 mod listing;
+mod native;
 mod opening;
 mod own_lines;
 mod probe;

@@ -10,6 +10,7 @@ use crate::board::Topic;
 use crate::call::Call;
 use crate::listing::{Listing, ListingError};
 use crate::visit::Ended;
+use crate::wire::Wire;
 
 /// How often she looks while nobody comes or goes.
 const LIST_CHECK: Duration = Duration::from_secs(30);
@@ -79,14 +80,9 @@ impl ListWatch {
     ///
     /// # Errors
     /// [`Ended::NoList`] when the list is not there, looked at twice, and [`Ended::Lost`].
-    pub(crate) fn step(
-        &mut self,
-        ssh: &ssh2::Session,
-        topic: &Topic,
-        warnings: &mut Vec<String>,
-    ) -> Result<bool, Ended> {
+    pub(crate) fn step(&mut self, wire: &Wire, topic: &Topic, warnings: &mut Vec<String>) -> Result<bool, Ended> {
         let Some(call) = &mut self.call else { return Ok(false) };
-        let Some(output) = call.step(ssh)? else { return Ok(false) };
+        let Some(output) = call.step(wire)? else { return Ok(false) };
         self.call = None;
         if output.status == 0 {
             self.judge(Listing::parse(&output.stdout), topic, Instant::now(), warnings)?;

@@ -2,14 +2,13 @@
 //! cluster's and not his twin (B-04).
 
 use p2p_proto::board::line::Lines;
-use ssh2::Channel;
 
 use crate::board::Topic;
 use crate::call::Call;
 use crate::listing::Listing;
 use crate::probe::{Echo, Echoes, Probe};
 use crate::visit::Ended;
-use crate::wire::{self, Wire};
+use crate::wire::{Channel, Wire};
 
 /// How often another process of the same user may close the twin before that counts as a failure: the server closes the last
 /// one who is left on a topic.
@@ -47,7 +46,7 @@ pub(crate) async fn open(topic: &Topic, wire: &Wire) -> Result<Opened, Ended> {
 async fn is_hosted(topic: &Topic, wire: &Wire) -> Result<bool, Ended> {
     let mut call = Call::new("ls");
     let output = loop {
-        match call.step(&wire.ssh)? {
+        match call.step(wire)? {
             Some(output) => break output,
             None if call.has_unread() => {}
             None => wire.ready().await,
@@ -75,10 +74,10 @@ async fn open_as_guest(topic: &Topic, twin: &str, wire: &Wire) -> Result<Opened,
     getrandom::fill(&mut nonce).map_err(|fault| Ended::Lost(format!("this machine has no random numbers: {fault}")))?;
     let probe = Probe::new(nonce);
 
-    let channel = wire.drive(|| wire::open(&wire.ssh)).await?;
+    let channel = wire.until(|| wire.open()).await?;
     let mut twin = Start::new(channel, format!("pipe {twin} -c -r"), &probe);
     twin.begin(wire, &probe.fence_line(1)).await?;
-    let opening = || Ok(wire::unblocked(wire::open(&wire.ssh))?);
+    let opening = || Ok(wire.open()?);
     let ((), channel) = wire.until_both(|| twin.await_echo(Echo::Fence(1)), opening).await?;
 
     let mut cluster = Start::new(channel, format!("pipe {} -c -r", topic.name), &probe);
@@ -108,7 +107,7 @@ impl Start {
 
     /// Sends the command and the first line behind it, without waiting for the server's yes: that saves a round trip.
     async fn begin(&mut self, wire: &Wire, line: &str) -> Result<(), Ended> {
-        while wire::unblocked(self.channel.exec(&self.command))?.is_none() {
+        while self.channel.exec(&self.command)?.is_none() {
             if !wire.wants_to_send() {
                 return Ok(wire.write(&mut self.channel, line).await?);
             }
@@ -121,11 +120,11 @@ impl Start {
     /// One try; on the twin the probe is what must not come.
     fn await_echo(&mut self, wanted: Echo) -> Result<Option<()>, Ended> {
         if !self.started {
-            let Some(()) = wire::unblocked(self.channel.exec(&self.command))? else { return Ok(None) };
+            let Some(()) = self.channel.exec(&self.command)? else { return Ok(None) };
             self.started = true;
         }
         loop {
-            let count = match wire::read(&mut self.channel, &mut self.buffer)? {
+            let count = match self.channel.read(&mut self.buffer)? {
                 Some(count @ 1..) => count,
                 _ if self.channel.eof() => return Err(Ended::ThrownOut { status: 0, said: String::new() }),
                 _ => return Ok(None),

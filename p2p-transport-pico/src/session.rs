@@ -86,7 +86,7 @@ impl Session {
         let mut call = Call::new(command);
         let answer = async {
             loop {
-                match call.step(&wire.ssh) {
+                match call.step(&wire) {
                     Ok(None) if call.has_unread() => {}
                     Ok(None) => wire.ready().await,
                     Ok(Some(output)) => return Ok(output),

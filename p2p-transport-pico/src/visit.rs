@@ -1,6 +1,6 @@
 //! One stay on a topic, from opening it to whatever ends it.
 
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 use async_io::Timer;
@@ -9,7 +9,6 @@ use async_std::task;
 use futures::future::{self, Either};
 use p2p_proto::board::line::Lines;
 use p2p_proto::board::{BoardEvent, Line};
-use ssh2::Channel;
 
 use crate::board::{Shared, Topic};
 use crate::config::PicoConfig;
@@ -17,7 +16,7 @@ use crate::crowd::Crowd;
 use crate::list_watch::ListWatch;
 use crate::opening::Opened;
 use crate::own_lines::OwnLines;
-use crate::wire::{self, Wire};
+use crate::wire::{Channel, Wire};
 
 /// A line that has begun to leave must be out by then.
 const SEND_STALL: Duration = Duration::from_secs(30);
@@ -42,12 +41,6 @@ pub(crate) enum Ended {
     NoList { before: bool },
     /// The connection failed.
     Lost(String),
-}
-
-impl From<ssh2::Error> for Ended {
-    fn from(fault: ssh2::Error) -> Self {
-        Self::Lost(fault.message().to_owned())
-    }
 }
 
 impl From<io::Error> for Ended {
@@ -100,7 +93,7 @@ impl<'a> Visit<'a> {
         Self {
             shared,
             topic,
-            silence: config.silence,
+            silence: wire.silence(config.silence),
             wire,
             channel: opened.channel,
             lines: opened.lines,
@@ -122,7 +115,7 @@ impl<'a> Visit<'a> {
             Err(Ended::ThrownOut { .. }) => self.thrown_out().await,
             Err(Ended::Dismissed) => {
                 // What was written last must not be overtaken by the goodbye.
-                let _ = timeout(CLOSE_TIMEOUT, self.wire.drive(|| self.channel.close())).await;
+                let _ = timeout(CLOSE_TIMEOUT, self.wire.until(|| self.channel.close())).await;
                 Ended::Dismissed
             }
             Err(ended) => ended,
@@ -174,7 +167,7 @@ impl<'a> Visit<'a> {
     fn look(&mut self) -> Result<bool, Ended> {
         let Some(list) = &mut self.list else { return Ok(false) };
         let mut warnings = Vec::new();
-        let looked = list.step(&self.wire.ssh, self.topic, &mut warnings);
+        let looked = list.step(self.wire, self.topic, &mut warnings);
         for text in warnings {
             self.shared.report(BoardEvent::Warning(text));
         }
@@ -193,10 +186,9 @@ impl<'a> Visit<'a> {
                 return Ok(moved);
             }
             sending.begun.get_or_insert_with(Instant::now);
-            match self.channel.write(&sending.line.as_bytes()[sending.sent..]) {
-                Ok(count) => sending.sent += count,
-                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => return Ok(moved),
-                Err(fault) => return Err(fault.into()),
+            match self.channel.write(&sending.line.as_bytes()[sending.sent..])? {
+                Some(count) => sending.sent += count,
+                None => return Ok(moved),
             }
             moved = true;
             if let Some(done) = self.sending.take_if(|sending| sending.sent == sending.line.as_bytes().len()) {
@@ -212,7 +204,7 @@ impl<'a> Visit<'a> {
     fn receive(&mut self, buffer: &mut [u8]) -> Result<bool, Ended> {
         let mut moved = false;
         for _ in 0..READS_PER_PASS {
-            match wire::read(&mut self.channel, buffer)? {
+            match self.channel.read(buffer)? {
                 Some(count @ 1..) => {
                     let (shared, replayed) = (self.shared, &mut self.replayed);
                     let (list, crowd, now) = (&mut self.list, &mut *self.crowd, Instant::now());
@@ -236,7 +228,7 @@ impl<'a> Visit<'a> {
             }
             moved = true;
         }
-        if let Some(count @ 1..) = wire::read(&mut self.channel.stderr(), buffer)? {
+        if let Some(count @ 1..) = self.channel.read_stderr(buffer)? {
             let room = SAID_BYTES.saturating_sub(self.said.len()).min(count);
             self.said.extend_from_slice(&buffer[..room]);
             moved = true;
@@ -250,7 +242,7 @@ impl<'a> Visit<'a> {
     /// The twin has done its service; the server answers its closing later.
     fn close_twin(&mut self) -> Result<bool, Ended> {
         let Some(twin) = &mut self.twin else { return Ok(false) };
-        let closed = wire::unblocked(twin.close())?.is_some();
+        let closed = twin.close()?.is_some();
         if closed {
             self.twin = None;
         }
@@ -260,16 +252,13 @@ impl<'a> Visit<'a> {
     /// Whether there is more to do that no event of the socket will announce: a later call of the pass took it off the socket.
     fn has_work(&self) -> bool {
         let may_begin = self.sending.as_ref().is_some_and(|line| line.begun.is_none()) && self.has_room();
-        may_begin
-            || self.channel.read_window().available > 0
-            || self.channel.eof()
-            || self.list.as_ref().is_some_and(ListWatch::has_unread)
+        may_begin || self.channel.has_unread() || self.list.as_ref().is_some_and(ListWatch::has_unread)
     }
 
     /// Whether the line to be sent fits in one piece: cut in two, it could be torn apart by another writer's line.
     fn has_room(&self) -> bool {
         let size = self.sending.as_ref().map_or(0, |sending| sending.line.as_bytes().len());
-        self.channel.write_window().remaining as usize >= size
+        self.channel.room() >= size
     }
 
     /// Sleeps until the socket, the handle or the clock has something; whether the server was heard.
@@ -316,13 +305,12 @@ impl<'a> Visit<'a> {
             return Ok(false);
         }
         self.asked = true;
-        self.wire.ssh.set_keepalive(true, 1);
-        self.wire.ssh.keepalive_send()?;
+        self.wire.ask_for_life()?;
         Ok(true)
     }
 
     async fn thrown_out(mut self) -> Ended {
-        match timeout(CLOSE_TIMEOUT, self.wire.drive(|| self.channel.close())).await {
+        match timeout(CLOSE_TIMEOUT, self.wire.until(|| self.channel.close())).await {
             Ok(Ok(())) => {
                 let said = String::from_utf8_lossy(&self.said).trim().to_owned();
                 Ended::ThrownOut { status: self.channel.exit_status().unwrap_or(0), said }

@@ -1,43 +1,39 @@
-//! One SSH connection and how to wait for it.
+//! A connection to a board and its channels, whatever carries them.
 //!
-//! libssh2 runs non-blocking: every call that would block is made again once the socket is ready in the direction that
-//! `block_directions` names. Any call may take another channel's bytes off the socket into that channel's queue, and then the
-//! socket never turns readable for them; so whoever reads several channels goes round once more before waiting.
+//! Nothing here waits by itself: a call that cannot go on returns `None`, and [`Wire::ready`] says when to make it again. Any
+//! call may have taken in bytes of another channel; so whoever reads several channels goes round once more before waiting.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
+use std::io::{self, Read as _, Write as _};
+use std::time::Duration;
 
-use async_io::Async;
-use futures::future::{self, Either};
-use ssh2::{BlockDirections, Channel, ErrorCode};
+use crate::native::{Native, unblocked};
 
-/// Unread bytes that one channel may pile up in libssh2.
-const CHANNEL_WINDOW: u32 = 256 * 1024;
-/// What OpenSSH and libssh2 use.
-const CHANNEL_PACKET: u32 = 32 * 1024;
-/// `LIBSSH2_ERROR_EAGAIN`.
-const WOULD_BLOCK: ErrorCode = ErrorCode::Session(-37);
+/// A connection that is logged in. Dropping it ends it; a call that was given up half-way makes it useless.
+pub(crate) enum Wire {
+    /// libssh2's.
+    Native(Native),
+}
 
-/// An SSH connection. Dropping it says goodbye and closes the socket; a call that was given up half-way makes it useless.
-pub(crate) struct Wire {
-    pub(crate) ssh: ssh2::Session,
-    socket: Arc<Async<TcpStream>>,
+/// One command on a [`Wire`]. Clones are the same channel.
+#[derive(Clone)]
+pub(crate) enum Channel {
+    /// libssh2's.
+    Native(ssh2::Channel),
 }
 
 impl Wire {
-    /// Takes a connected socket; no byte of SSH has been exchanged yet.
-    pub(crate) fn new(socket: Async<TcpStream>) -> Result<Self, ssh2::Error> {
-        let socket = Arc::new(socket);
-        let mut ssh = ssh2::Session::new()?;
-        ssh.set_tcp_stream(socket.clone());
-        ssh.set_blocking(false);
-        Ok(Self { ssh, socket })
+    /// Opens a channel, one try.
+    pub(crate) fn open(&self) -> io::Result<Option<Channel>> {
+        match self {
+            Self::Native(native) => Ok(unblocked(native.open())?.map(Channel::Native)),
+        }
     }
 
-    /// Makes a libssh2 call until it no longer would block. Nothing else may use the connection meanwhile.
-    pub(crate) async fn drive<T>(&self, mut call: impl FnMut() -> Result<T, ssh2::Error>) -> Result<T, ssh2::Error> {
-        self.until(|| unblocked(call())).await
+    /// Opens a channel and starts `command` in it: two round trips.
+    pub(crate) async fn start(&self, command: &str) -> io::Result<Channel> {
+        let mut channel = self.until(|| self.open()).await?;
+        self.until(|| channel.exec(command)).await?;
+        Ok(channel)
     }
 
     /// Polls until there is something. Nothing else may use the connection meanwhile.
@@ -82,82 +78,126 @@ impl Wire {
     pub(crate) async fn write(&self, channel: &mut Channel, text: &str) -> io::Result<()> {
         let mut sent = 0;
         while sent < text.len() {
-            match channel.write(&text.as_bytes()[sent..]) {
-                Ok(count) => sent += count,
-                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => self.ready().await,
-                Err(fault) => return Err(fault),
+            match channel.write(&text.as_bytes()[sent..])? {
+                Some(count) => sent += count,
+                None => self.ready().await,
             }
         }
         Ok(())
     }
 
-    /// Opens a channel and starts `command` in it: two round trips.
-    pub(crate) async fn start(&self, command: &str) -> Result<Channel, ssh2::Error> {
-        let mut channel = self.drive(|| open(&self.ssh)).await?;
-        self.drive(|| channel.exec(command)).await?;
-        Ok(channel)
-    }
-
-    /// Waits until the socket is ready for what the last call wanted. A socket error also ends it: the next call reports it.
+    /// Waits until a call that returned `None` may go on. A failure also ends it: the next call reports it.
     pub(crate) async fn ready(&self) {
-        let _ = match self.ssh.block_directions() {
-            BlockDirections::Outbound => self.socket.writable().await,
-            BlockDirections::Both => {
-                let either = future::select(self.socket.readable(), self.socket.writable());
-                match either.await {
-                    Either::Left((done, _)) | Either::Right((done, _)) => done,
-                }
-            }
-            BlockDirections::Inbound | BlockDirections::None => self.socket.readable().await,
-        };
+        match self {
+            Self::Native(native) => native.ready().await,
+        }
     }
 
     /// Waits until the server has sent something.
     pub(crate) async fn readable(&self) {
-        let _ = self.socket.readable().await;
+        match self {
+            Self::Native(native) => native.readable().await,
+        }
     }
 
     /// Waits until more can be sent.
     pub(crate) async fn writable(&self) {
-        let _ = self.socket.writable().await;
+        match self {
+            Self::Native(native) => native.writable().await,
+        }
     }
 
     /// Whether the last call waits for room to send.
     pub(crate) fn wants_to_send(&self) -> bool {
-        matches!(self.ssh.block_directions(), BlockDirections::Outbound | BlockDirections::Both)
+        match self {
+            Self::Native(native) => native.wants_to_send(),
+        }
+    }
+
+    /// Asks the server for a sign of life. The answer is not returned by any call, but it ends [`Wire::readable`].
+    pub(crate) fn ask_for_life(&self) -> io::Result<()> {
+        match self {
+            Self::Native(native) => Ok(native.ask_for_life()?),
+        }
+    }
+
+    /// After how long without a byte the server counts as gone, if `wanted` is what was asked for.
+    pub(crate) fn silence(&self, wanted: Duration) -> Duration {
+        match self {
+            Self::Native(_) => wanted,
+        }
     }
 }
 
-impl Drop for Wire {
-    fn drop(&mut self) {
-        let _ = self.ssh.disconnect(None, "left", None);
-        // Without this, libssh2 would wait for the server to close each channel and then not free the session.
-        let _ = self.socket.get_ref().shutdown(Shutdown::Both);
+impl Channel {
+    /// Starts a command, one try; `None` means: wait and call again with the same command.
+    pub(crate) fn exec(&mut self, command: &str) -> io::Result<Option<()>> {
+        match self {
+            Self::Native(channel) => unblocked(channel.exec(command)),
+        }
     }
-}
 
-/// Opens a channel, one try.
-pub(crate) fn open(ssh: &ssh2::Session) -> Result<Channel, ssh2::Error> {
-    ssh.channel_open("session", CHANNEL_WINDOW, CHANNEL_PACKET, None)
-}
+    /// Writes what there is room for; after `None` the same bytes must be offered again.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        match self {
+            Self::Native(channel) => unblocked_io(channel.write(bytes)),
+        }
+    }
 
-fn would_block(fault: &ssh2::Error) -> bool {
-    fault.code() == WOULD_BLOCK
+    /// Reads what is there: `None` when nothing is yet, 0 bytes when nothing will come any more.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match self {
+            Self::Native(channel) => unblocked_io(channel.read(buffer)),
+        }
+    }
+
+    /// As [`Channel::read`], of what the command says on its standard error.
+    pub(crate) fn read_stderr(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match self {
+            Self::Native(channel) => unblocked_io(channel.stderr().read(buffer)),
+        }
+    }
+
+    /// Whether there is more that nothing will announce: bytes to read, or the end.
+    pub(crate) fn has_unread(&self) -> bool {
+        match self {
+            Self::Native(channel) => channel.read_window().available > 0 || channel.eof(),
+        }
+    }
+
+    /// How many bytes can be written now without being cut in two.
+    pub(crate) fn room(&self) -> usize {
+        match self {
+            Self::Native(channel) => channel.write_window().remaining as usize,
+        }
+    }
+
+    /// Whether everything was read and nothing more will come.
+    pub(crate) fn eof(&self) -> bool {
+        match self {
+            Self::Native(channel) => channel.eof(),
+        }
+    }
+
+    /// Closes it, one try; `None` means: wait and call again.
+    pub(crate) fn close(&mut self) -> io::Result<Option<()>> {
+        match self {
+            Self::Native(channel) => unblocked(channel.close()),
+        }
+    }
+
+    /// The command's exit status once the channel is closed; 0 also when the server gave none.
+    pub(crate) fn exit_status(&self) -> io::Result<i32> {
+        match self {
+            Self::Native(channel) => Ok(channel.exit_status()?),
+        }
+    }
 }
 
 /// `None` for a call that would block.
-pub(crate) fn unblocked<T>(result: Result<T, ssh2::Error>) -> Result<Option<T>, ssh2::Error> {
+fn unblocked_io<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(fault) if would_block(&fault) => Ok(None),
-        Err(fault) => Err(fault),
-    }
-}
-
-/// Reads what is there: `None` when nothing is yet, 0 bytes when nothing will come any more.
-pub(crate) fn read(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-    match stream.read(buffer) {
-        Ok(count) => Ok(Some(count)),
         Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(fault) => Err(fault),
     }

@@ -65,6 +65,13 @@ impl Speaker {
         Duration::from_secs_f64(all * f64::from(dice) / f64::from(u32::MAX))
     }
 
+    /// How long a hello that is said now is to count; it is repeated at half of it. Grows with the peers, so that presence stays at
+    /// [`limits::HELLO_LINES_PER_S`] of the whole board (B-03).
+    pub fn hello_ttl(&self) -> Duration {
+        let all = Duration::from_secs(2 * u64::from(self.peers / limits::HELLO_LINES_PER_S));
+        all.clamp(limits::HELLO_TTL, limits::HELLO_TTL_MAX)
+    }
+
     /// The line that says `message` now.
     pub fn line(&mut self, now: Now, message: Message) -> Line {
         self.sequence += 1;

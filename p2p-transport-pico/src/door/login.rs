@@ -15,7 +15,7 @@ use ssh2::{ErrorCode, PublicKey};
 use super::{left, too_slow, unreachable};
 use crate::config::{Agent, PicoConfig};
 use crate::key_file::{KEY_FILE_BYTES, KeyFile};
-use crate::wire::Wire;
+use crate::native::Native;
 
 /// How often a passphrase may be mistyped.
 const PASSPHRASE_TRIES: usize = 3;
@@ -27,7 +27,7 @@ const REFUSED: [ErrorCode; 2] = [ErrorCode::Session(-18), ErrorCode::Session(-19
 const GONE: [ErrorCode; 4] =
     [ErrorCode::Session(-7), ErrorCode::Session(-13), ErrorCode::Session(-9), ErrorCode::Session(-43)];
 
-pub(super) async fn log_in(config: &PicoConfig, wire: &Wire) -> Result<(), BoardError> {
+pub(super) async fn log_in(config: &PicoConfig, wire: &Native) -> Result<(), BoardError> {
     let agent = match OpenAgent::open(config, wire) {
         Ok(agent) => agent,
         Err(fault) => {
@@ -40,7 +40,7 @@ pub(super) async fn log_in(config: &PicoConfig, wire: &Wire) -> Result<(), Board
 
 struct Login<'a> {
     config: &'a PicoConfig,
-    wire: &'a Wire,
+    wire: &'a Native,
     agent: Option<OpenAgent>,
     /// Moved on by the time that a person takes.
     started: Instant,
@@ -187,7 +187,7 @@ struct OpenAgent {
 
 impl OpenAgent {
     /// `None` where there is no agent to ask.
-    fn open(config: &PicoConfig, wire: &Wire) -> Result<Option<Self>, ssh2::Error> {
+    fn open(config: &PicoConfig, wire: &Native) -> Result<Option<Self>, ssh2::Error> {
         let socket = match &config.agent {
             Agent::Off => return Ok(None),
             Agent::Socket(path) => path.clone(),

@@ -59,6 +59,12 @@ impl Site {
         config(&format!("ssh://{}", self.address), self.dir.path(), &[&self.key(user)])
     }
 
+    fn config_with(&self, user: &str, silence: Duration) -> PicoConfig {
+        let mut config = self.config(user);
+        config.silence = silence;
+        config
+    }
+
     /// Alice on her own topic, with this list.
     pub(crate) fn host(&self, users: &[&str]) -> PicoBoard {
         self.host_with(users, self.config("alice").silence)
@@ -67,7 +73,7 @@ impl Site {
     pub(crate) fn host_with(&self, users: &[&str], silence: Duration) -> PicoBoard {
         let access = Some(users.iter().map(|user| user.parse().unwrap()).collect());
         let topic = Topic { name: TOPIC.to_owned(), access, twin: None, after_host: false };
-        PicoBoard::join(PicoConfig { silence, ..self.config("alice") }, topic)
+        PicoBoard::join(self.config_with("alice", silence), topic)
     }
 
     pub(crate) fn guest(&self, user: &str) -> PicoBoard {
@@ -78,7 +84,7 @@ impl Site {
         let cluster: ClusterName = "alice/friends".parse().unwrap();
         let twin = Some(cluster.twin_topic(&user.parse().unwrap()));
         let topic = Topic { name: cluster.topic(), access: None, twin, after_host: false };
-        PicoBoard::join(PicoConfig { silence, ..self.config(user) }, topic)
+        PicoBoard::join(self.config_with(user, silence), topic)
     }
 
     /// What `ls` shows to this user.
