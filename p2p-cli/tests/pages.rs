@@ -107,7 +107,9 @@ fn every_bound_is_listed_with_its_value_and_its_test() {
             let at =
                 source.find(&format!("fn {function}(")).unwrap_or_else(|| panic!("{name}: no {function} in {file}"));
             let before = source[..at].lines().rev().take(4).any(|line| line.trim() == "#[test]");
-            assert!(before, "{name}: {function} in {file} is no test");
+            // Or it is in a list of tests that run on several servers.
+            let listed = source.contains("on_both!(") && source.contains(&format!("\n    {function},\n"));
+            assert!(before || listed, "{name}: {function} in {file} is no test");
         }
     }
 }

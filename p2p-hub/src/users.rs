@@ -2,7 +2,7 @@
 //!
 //! A user is known by key alone; the user name of the SSH request means nothing, as on pico.sh.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -32,7 +32,8 @@ pub enum UsersSource {
 /// One key of one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserKey {
-    /// The user's name: 1 to 64 bytes of `A-Z a-z 0-9 -`, not `public`.
+    /// The user's name: 1 to 64 bytes of `A-Z a-z 0-9 -`, not `public`, and not another user's name with a `-` and more behind it: pico.sh
+    /// shows `bob-laptop` for a key of bob's that has a name, so nobody must be able to take one for the other.
     pub name: String,
     /// The public key as OpenSSH writes it: `ssh-ed25519 AAAA...`, with or without a comment.
     pub key: String,
@@ -51,6 +52,8 @@ type Stamp = Option<(u64, SystemTime)>;
 struct Table {
     names: HashMap<KeyData, String>,
     since: HashMap<String, SystemTime>,
+    /// What stands before a `-` in some name.
+    heads: HashSet<String>,
     problems: Vec<String>,
 }
 
@@ -123,6 +126,13 @@ impl Users {
 
 impl Table {
     fn insert(&mut self, name: &str, key: PublicKey, now: SystemTime) -> Result<(), String> {
+        let heads = || name.match_indices('-').map(|(at, _)| &name[..at]);
+        if let Some(other) = heads().find(|head| self.since.contains_key(*head)) {
+            return Err(format!("{name:?} could be taken for a key of user {other:?}: give one of them another name"));
+        }
+        if self.heads.contains(name) {
+            return Err(format!("a user's name starts with \"{name}-\" already: give one of them another name"));
+        }
         let data = key.key_data().clone();
         match self.names.get(&data) {
             Some(other) if other != name => {
@@ -130,6 +140,7 @@ impl Table {
             }
             _ => self.names.insert(data, name.to_owned()),
         };
+        self.heads.extend(heads().map(str::to_owned));
         self.since.entry(name.to_owned()).or_insert(now);
         Ok(())
     }
@@ -237,6 +248,21 @@ mod tests {
         for (more, fits) in [(0, true), (1, false)] {
             File::create(&path).unwrap().set_len(MAX_USERS_FILE_BYTES + more).unwrap();
             assert_eq!(read_bounded(&path).is_ok(), fits, "{more} more");
+        }
+    }
+
+    #[test]
+    fn no_name_can_be_taken_for_a_key_of_somebody_else() {
+        for (names, taken) in [
+            (["bob", "bob-laptop"], 1),
+            (["bob-laptop", "bob"], 1),
+            (["bob-a", "bob-b"], 2),
+            (["bob", "bobby-a"], 2),
+            (["bob", "bob"], 1),
+        ] {
+            let text = format!("{} {KEY_1}\n{} {KEY_2}\n", names[0], names[1]);
+            let table = parse_users(Path::new("users"), text.as_bytes());
+            assert_eq!((table.since.len(), table.since.contains_key(names[0])), (taken, true), "{names:?}");
         }
     }
 

@@ -39,8 +39,18 @@ pub const USERS: [&str; 4] = ["alice", "bob", "carol", "mallory"];
 /// For this long anything may take on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What serves the board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// `p2p hub`.
+    Hub,
+    /// Pico's own pipe, by the program that `P2P_PICO_SERVER` names: docs/pico.md.
+    Pico,
+}
+
 /// The hub, the host, and where everybody's files are.
 pub struct Cluster {
+    server: Server,
     host: Option<Background>,
     hub: Background,
     board: String,
@@ -51,20 +61,30 @@ pub struct Cluster {
 impl Cluster {
     /// A hub and the host. Returns once the cluster is open.
     pub fn start() -> Self {
-        let mut cluster = Self::without_host();
+        Self::start_on(Server::Hub)
+    }
+
+    /// The same on this server.
+    pub fn start_on(server: Server) -> Self {
+        let mut cluster = Self::without_host_on(server);
         cluster.start_host();
         cluster
     }
 
     /// Only a hub.
     pub fn without_host() -> Self {
+        Self::without_host_on(Server::Hub)
+    }
+
+    /// Only this server.
+    pub fn without_host_on(server: Server) -> Self {
         let folder = tempfile::Builder::new().prefix("p2p-test-").tempdir().expect("a temporary folder");
         let users: String = USERS.iter().map(|user| make_user(folder.path(), user)).collect();
         fs::write(folder.path().join("users"), users).expect("the file of users");
-        let (hub, said) = start_hub(folder.path(), "127.0.0.1:0");
+        let (hub, said) = start_hub(server, folder.path(), "127.0.0.1:0");
         let board = format!("ssh://{}", said["address"].as_str().expect("the hub's address"));
         let board_key = said["fingerprint"].as_str().expect("the hub's key").to_owned();
-        Self { host: None, hub, board, board_key, folder }
+        Self { server, host: None, hub, board, board_key, folder }
     }
 
     /// Starts the host, alice, with bob and carol on her list. Returns once the cluster is open.
@@ -83,7 +103,7 @@ impl Cluster {
     /// Starts the hub again, where it was and with its old key. Returns once it listens.
     pub fn start_hub(&mut self) {
         let address = self.board.trim_start_matches("ssh://");
-        (self.hub, _) = start_hub(self.folder.path(), address);
+        (self.hub, _) = start_hub(self.server, self.folder.path(), address);
     }
 
     /// Ends the host.
@@ -155,6 +175,11 @@ impl Cluster {
     /// The board's address, as `--board` takes it.
     pub fn board(&self) -> &str {
         &self.board
+    }
+
+    /// Waits until the host has said this.
+    pub fn wait_for_host(&mut self, words: &str) {
+        self.host.as_mut().expect("there is a host").wait_for(words);
     }
 
     /// What the host has said so far.
@@ -389,10 +414,23 @@ fn clean_command(user_folder: &Path) -> Command {
     command
 }
 
-/// A hub, and what it says of itself once it listens.
-fn start_hub(folder: &Path, address: &str) -> (Background, serde_json::Value) {
-    let mut command = clean_command(&folder.join("hub"));
-    command.args(["hub", "--listen", address, "--json", "--users"]).arg(folder.join("users"));
+/// A server of the board, and what it says of itself once it listens.
+fn start_hub(server: Server, folder: &Path, address: &str) -> (Background, serde_json::Value) {
+    let mut command = match server {
+        Server::Hub => {
+            let mut command = clean_command(&folder.join("hub"));
+            command.arg("hub");
+            command
+        }
+        Server::Pico => {
+            let program = std::env::var_os("P2P_PICO_SERVER");
+            Command::new(
+                program.expect("P2P_PICO_SERVER must name a program that serves pico's pipe: see docs/pico.md"),
+            )
+        }
+    };
+    command.args(["--listen", address, "--json", "--users"]).arg(folder.join("users"));
+    command.arg("--host-key").arg(folder.join("hub-key"));
     command.stdout(Stdio::piped());
     let mut hub = Background::start("hub", command, folder);
     let mut line = String::new();

@@ -161,6 +161,9 @@ pub struct Beat {
     /// Her clock: an old beat that somebody plays again does not make the host present.
     #[serde(rename = "t")]
     pub time: UnixTime,
+    /// When this process of hers began to host; 0 where it does not say. Of two that host at once, the later one goes.
+    #[serde(rename = "u", default, skip_serializing_if = "is_zero")]
+    pub since: UnixTime,
     /// She is going away for a while.
     #[serde(rename = "b", default, skip_serializing_if = "is_false")]
     pub leaving: bool,
@@ -374,6 +377,10 @@ fn check_word(what: &'static str, word: &str, limit: usize) -> Result<(), ProtoE
         return Err(ProtoError::malformed(what));
     }
     check_count(what, word.len(), limit)
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn is_false(value: &bool) -> bool {

@@ -87,6 +87,7 @@ fn every_message() -> Vec<Message> {
         serial: u64::MAX,
         removals: vec![(MachineKey([0xff; 32]), u64::MAX); limits::REMOVALS],
         time: u64::MAX,
+        since: u64::MAX,
         leaving: true,
     };
     vec![

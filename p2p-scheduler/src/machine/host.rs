@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use p2p_proto::board::message::{Admit, Beat, Claim, Deny, DenyReason};
-use p2p_proto::board::{BoardEvent, Envelope, Line, Message};
+use p2p_proto::board::{BoardError, BoardEvent, Envelope, Line, Message};
 use p2p_proto::ids::{MachineKey, PeerName, ProcessKey, Role, UserName};
 use p2p_proto::limits;
-use p2p_proto::trust::{Membership, MembershipClaims, UnixTime};
+use p2p_proto::trust::{Membership, MembershipClaims, Signed, UnixTime};
 
 use super::directory::Directory;
+use super::rival::{Rival, Rivals};
 use super::speaker::Speaker;
 use super::{Me, Now, earliest};
 
@@ -64,7 +65,7 @@ pub enum HostReport {
     /// Something on the board that she should know.
     Warning(String),
     /// The board cannot be used without her help.
-    Failed(p2p_proto::board::BoardError),
+    Failed(BoardError),
     /// A member's process was admitted.
     Admitted {
         /// Its name.
@@ -96,6 +97,7 @@ pub struct HostMachine {
     /// The last signature for each process.
     signed: HashMap<ProcessKey, (MembershipClaims, Membership)>,
     directory: Directory,
+    rivals: Rivals,
     up: bool,
     beat_at: Option<Duration>,
     beaten_at: Option<Duration>,
@@ -117,7 +119,20 @@ impl HostMachine {
         let speaker = Speaker::new(me.name.clone());
         let directory = Directory::default();
         let signed = HashMap::new();
-        Self { me, listed, bound, serial, speaker, signed, directory, up: false, beat_at: None, beaten_at: None }
+        let rivals = Rivals::default();
+        Self {
+            me,
+            listed,
+            bound,
+            serial,
+            speaker,
+            signed,
+            directory,
+            rivals,
+            up: false,
+            beat_at: None,
+            beaten_at: None,
+        }
     }
 
     /// Takes one input.
@@ -136,6 +151,7 @@ impl HostMachine {
         }
         if self.up && self.beat_at.is_some_and(|at| at <= now.at) {
             let beat = self.beat(now, false);
+            self.rivals.said(&beat);
             self.speaker.say(now, Message::Beat(beat), &mut lines);
             self.beaten_at = Some(now.at);
             self.beat_at = Some(now.at + limits::BEAT_INTERVAL);
@@ -191,6 +207,7 @@ impl HostMachine {
             }
             Message::Seek(_) => self.beat_soon(now),
             Message::Bye(bye) => self.on_bye(now, bye.process, out),
+            Message::Beat(beat) => self.on_foreign_beat(now, &envelope.from, &beat, out),
             _ => {}
         }
     }
@@ -268,6 +285,31 @@ impl HostMachine {
         }
     }
 
+    /// Two hosts would undo each other's lists: the second one goes.
+    fn on_foreign_beat(&mut self, now: Now, from: &PeerName, beat: &Signed, out: &mut Vec<HostOutput>) {
+        let cluster = &self.me.cluster;
+        match self.rivals.on_beat(&self.me, from, beat) {
+            None => {}
+            Some(Rival::Newcomer) => {
+                out.push(HostOutput::Report(HostReport::Warning(format!(
+                    "{from} began to host {cluster}, too; it is told that you host it here"
+                ))));
+                self.beat_at = Some(now.at);
+            }
+            Some(Rival::Elder) => {
+                self.up = false;
+                let words = format!(
+                    "{cluster} is hosted already, by {from} on this machine: end that one first, or leave it as it is"
+                );
+                out.push(HostOutput::Report(HostReport::Failed(BoardError::Refused(words))));
+            }
+            Some(Rival::Stranger) => out.push(HostOutput::Report(HostReport::Warning(format!(
+                "{from} says that it hosts {cluster}, with another machine's key. If it is another machine of yours, host on one of them \
+                 only; else somebody pretends to be you: your friends' machines stay with the key that they know"
+            )))),
+        }
+    }
+
     /// A beat at once, or as soon as the last one is long enough ago.
     fn beat_soon(&mut self, now: Now) {
         let pause = (BEAT_PAUSE_PER_PEER * self.peers(now)).min(limits::BEAT_INTERVAL);
@@ -275,10 +317,11 @@ impl HostMachine {
         self.beat_at = Some(self.beat_at.map_or(soonest, |at| at.min(soonest)));
     }
 
-    fn beat(&self, now: Now, leaving: bool) -> p2p_proto::trust::Signed {
+    fn beat(&mut self, now: Now, leaving: bool) -> Signed {
         let peers = self.peers(now);
         let host = self.me.identity.machine_key();
-        let beat = Beat { host, peers, serial: self.serial, removals: Vec::new(), time: now.unix, leaving };
+        let (since, removals) = (self.rivals.since(now), Vec::new());
+        let beat = Beat { host, peers, serial: self.serial, removals, time: now.unix, since, leaving };
         beat.sign(&self.me.identity, &self.me.cluster)
     }
     /// Peers on the board, herself included.

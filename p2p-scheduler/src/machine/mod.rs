@@ -20,6 +20,7 @@ mod bucket;
 pub mod client;
 pub mod directory;
 pub mod host;
+mod rival;
 pub mod speaker;
 pub mod worker;
 

@@ -1,0 +1,159 @@
+//! The whole program on pico's own pipe, and the same on the hub: the main job, and what people with the wrong account, list or name are told.
+
+mod cluster;
+
+use std::fs;
+use std::process::Command;
+
+use cluster::{CLUSTER, Cluster, Done, PATIENCE, Running, Server, within};
+
+/// Each of these functions is a test on the hub, and one on pico's pipe.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod on_hub {
+            $(#[test]
+            fn $name() {
+                super::$name(super::Server::Hub);
+            })*
+        }
+        mod on_pico {
+            $(#[test]
+            #[ignore = "needs P2P_PICO_SERVER: docs/pico.md"]
+            fn $name() {
+                super::$name(super::Server::Pico);
+            })*
+        }
+    };
+}
+
+on_both!(
+    two_hundred_tasks_on_two_workers,
+    whoever_may_not_enter_is_told_why,
+    a_key_without_an_account_is_told_how_to_get_one,
+    a_second_host_says_who_hosts_already,
+    the_host_hears_of_a_stranger,
+    everybody_goes_on_after_the_server_was_away,
+);
+
+/// The exit code and every one of these words, in stderr.
+#[track_caller]
+fn says(done: &Done, code: i32, words: &[&str]) {
+    assert_eq!(done.code, Some(code), "{done}");
+    for words in words {
+        assert!(done.stderr.contains(words), "it did not say {words:?}: {done}");
+    }
+}
+
+fn two_hundred_tasks_on_two_workers(server: Server) {
+    let cluster = Cluster::start_on(server);
+    let _workers = [cluster.worker("bob", 2), cluster.worker("carol", 2)];
+    let numbers: String = (1..=200).map(|number| format!("{number}\n")).collect();
+    let done = cluster.run_with("alice", &["map", "echo {} $((2 * {}))"], numbers.as_bytes());
+    assert_eq!(done.code, Some(0), "{done}");
+    let mut wanted: Vec<String> = (1..=200).map(|number| format!("{number} {}", 2 * number)).collect();
+    wanted.sort_unstable();
+    assert_eq!(done.sorted(), wanted, "{done}");
+}
+
+fn whoever_may_not_enter_is_told_why(server: Server) {
+    let cluster = Cluster::without_host_on(server);
+    // Nobody hosts.
+    let done = cluster.run("bob", &["run", "--", "true"]);
+    says(&done, 68, &["does not let you into alice/friends", "alice is not hosting it now"]);
+    let mut cluster = cluster;
+    cluster.start_host();
+    // Another guest stays, so that the host is not sent away with each of those who look in.
+    let _worker = cluster.worker("carol", 1);
+    let done = cluster.run("bob", &["run", "--", "true"]);
+    assert_eq!(done.code, Some(0), "{done}");
+    // A wrong name.
+    let done = cluster.run("bob", &["run", "--cluster", "alice/nosuch", "--", "true"]);
+    says(&done, 68, &["alice/nosuch", "the name is wrong"]);
+    // On no list.
+    let done = cluster.run("mallory", &["run", "--", "true"]);
+    says(&done, 68, &["not on its list", "ask alice to run: p2p host"]);
+}
+
+fn a_key_without_an_account_is_told_how_to_get_one(server: Server) {
+    let cluster = Cluster::start_on(server);
+    let key = cluster.folder().join("stranger");
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
+    assert!(made.expect("ssh-keygen runs").success());
+    let key = key.to_str().expect("a path");
+    for command in [&["run", "--", "true"][..], &["worker"], &["host"], &["id"]] {
+        let mut words = vec![command[0], "--identity", key];
+        words.extend(&command[1..]);
+        let mut command = cluster.command("mallory", &words);
+        command.env_remove("P2P_IDENTITY");
+        let done = Running::start(command).done();
+        says(&done, 77, &["which account this key belongs to", "access denied", "ssh pico.sh"]);
+    }
+}
+
+fn a_second_host_says_who_hosts_already(server: Server) {
+    let cluster = Cluster::start_on(server);
+    let _worker = cluster.worker("bob", 1);
+    let done = cluster.run("alice", &["host", "--users", "bob,carol"]);
+    says(&done, 68, &["alice/friends is hosted already, by alice@", "end that one first"]);
+    // The first one has not been disturbed.
+    let done = cluster.run("carol", &["run", "--", "true"]);
+    assert_eq!(done.code, Some(0), "{done}");
+}
+
+fn the_host_hears_of_a_stranger(server: Server) {
+    let mut cluster = Cluster::start_on(server);
+    let address = cluster.board().trim_start_matches("ssh://").to_owned();
+    let (host, port) = address.split_once(':').expect("an address");
+    let mut ssh = Command::new("ssh");
+    ssh.args([
+        "-F",
+        "/dev/null",
+        "-T",
+        "-o",
+        "IdentitiesOnly=yes",
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "StrictHostKeyChecking=no",
+    ]);
+    ssh.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-i"]);
+    ssh.arg(cluster.folder().join("mallory/key")).args([
+        "-p",
+        port,
+        host,
+        "pipe",
+        &format!("{CLUSTER}/future.p2p"),
+        "-c",
+    ]);
+    let mut stranger = Running::start(ssh);
+    match server {
+        Server::Pico => {
+            cluster.wait_for_host("warning: mallory (from 127.0.0.1:");
+            assert!(cluster.host_log().contains("is not on your list"), "{}", cluster.host_log());
+        }
+        // He is on a topic of his own, and the host has nobody to be warned of.
+        Server::Hub => {
+            stranger.write(b"hello?\n");
+            let _worker = cluster.worker("bob", 1);
+            assert!(!cluster.host_log().contains("warning"), "{}", cluster.host_log());
+        }
+    }
+}
+
+fn everybody_goes_on_after_the_server_was_away(server: Server) {
+    let mut cluster = Cluster::start_on(server);
+    let mut worker = cluster.worker("bob", 1);
+    let (marker, go_on) = (cluster.work("bob").join("running"), cluster.work("bob").join("go-on"));
+    let script =
+        format!("touch {}; while [ ! -e {} ]; do sleep 0.05; done; echo done", marker.display(), go_on.display());
+    let running = Running::start(cluster.command("alice", &["run", "--", "sh", "-c", &script]));
+    within(PATIENCE, || marker.exists().then_some(())).expect("the command runs");
+    cluster.stop_hub();
+    worker.wait_for("the board is away");
+    cluster.start_hub();
+    fs::write(&go_on, "").expect("a file");
+    let done = running.done();
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "done\n"), "{done}");
+    let done = cluster.run("carol", &["run", "--", "echo", "again"]);
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "again\n"), "{done}");
+}

@@ -1,0 +1,136 @@
+//! Another process that hosts the same cluster: the one that came later must go, since friends would be sent from one list to the other.
+//!
+//! Beats say since when. Whoever hears that of a later one answers with a beat of its own; whoever hears that of an earlier one goes. Only
+//! beats that the same machine has signed count for that: anybody can say that he hosts, but then keys differ.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use p2p_proto::board::message::Beat;
+use p2p_proto::ids::PeerName;
+use p2p_proto::trust::{Signed, UnixTime};
+
+use super::{Me, Now};
+
+/// One's own beats that are remembered: they may be played back under another name.
+const OWN_BEATS: usize = 64;
+/// Others that are remembered, so that each is answered and told of once.
+const OTHERS: usize = 16;
+
+/// What a host knows of others.
+#[derive(Debug, Default)]
+pub(super) struct Rivals {
+    since: Option<UnixTime>,
+    own: VecDeque<Signed>,
+    others: BTreeSet<PeerName>,
+}
+
+/// What another host's beat means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Rival {
+    /// It came later: it must hear that somebody hosts.
+    Newcomer,
+    /// It was here before.
+    Elder,
+    /// It signs with another machine's key, so it proves nothing.
+    Stranger,
+}
+
+impl Rivals {
+    /// Since when she hosts: since the board was up for the first time.
+    pub(super) fn since(&mut self, now: Now) -> UnixTime {
+        *self.since.get_or_insert(now.unix)
+    }
+
+    /// A beat of one's own.
+    pub(super) fn said(&mut self, beat: &Signed) {
+        if self.own.len() >= OWN_BEATS {
+            self.own.pop_front();
+        }
+        self.own.push_back(beat.clone());
+    }
+
+    /// A beat that came from the board.
+    pub(super) fn on_beat(&mut self, me: &Me, from: &PeerName, signed: &Signed) -> Option<Rival> {
+        let since = self.since?;
+        if self.own.contains(signed) {
+            return None;
+        }
+        let beat = Beat::verify(signed, &me.cluster).ok()?;
+        // An earlier life's may still be on its way, or be played again.
+        if beat.leaving || beat.time < since {
+            return None;
+        }
+        let same = beat.host == me.identity.machine_key();
+        if same && (beat.since, from.to_string()) < (since, me.name.to_string()) {
+            return Some(Rival::Elder);
+        }
+        let fresh = self.others.len() < OTHERS && self.others.insert(from.clone());
+        fresh.then_some(if same { Rival::Newcomer } else { Rival::Stranger })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use p2p_proto::ids::Role;
+    use p2p_proto::trust::{Identity, ProcessSecret};
+
+    use super::*;
+
+    fn me(name: &str, secret: u8) -> Me {
+        Me {
+            cluster: "alice/friends".parse().unwrap(),
+            user: "alice".parse().unwrap(),
+            name: name.parse().unwrap(),
+            role: Role::Host,
+            identity: Identity::from_secret(&[secret; 32]),
+            secret: ProcessSecret::from_entropy([1; 32]),
+        }
+    }
+
+    fn beat(me: &Me, since: UnixTime, time: UnixTime) -> Signed {
+        let host = me.identity.machine_key();
+        let beat = Beat { host, peers: 1, serial: 1, removals: Vec::new(), time, since, leaving: false };
+        beat.sign(&me.identity, &me.cluster)
+    }
+
+    fn heard(me: &Me, since: UnixTime, from: &Me, beat: &Signed) -> Option<Rival> {
+        let mut rivals = Rivals { since: Some(since), ..Rivals::default() };
+        rivals.on_beat(me, &from.name, beat)
+    }
+
+    #[test]
+    fn the_later_one_goes_whoever_hears_the_other_first() {
+        let (a, b) = (me("alice@box:1", 7), me("alice@box:2", 7));
+        assert_eq!(heard(&a, 100, &b, &beat(&b, 105, 106)), Some(Rival::Newcomer));
+        assert_eq!(heard(&b, 105, &a, &beat(&a, 100, 106)), Some(Rival::Elder));
+        // In the same second, exactly one of them.
+        assert_eq!(heard(&a, 100, &b, &beat(&b, 100, 100)), Some(Rival::Newcomer));
+        assert_eq!(heard(&b, 100, &a, &beat(&a, 100, 100)), Some(Rival::Elder));
+        // One of an older release does not say since when.
+        assert_eq!(heard(&b, 105, &a, &beat(&a, 0, 106)), Some(Rival::Elder));
+    }
+
+    #[test]
+    fn nobody_can_make_a_host_go() {
+        let (alice, eve) = (me("alice@box:1", 7), me("alice@box:2", 8));
+        assert_eq!(heard(&alice, 100, &eve, &beat(&eve, 1, 101)), Some(Rival::Stranger));
+        // A beat of an earlier life, and one of her own under another name.
+        assert_eq!(heard(&alice, 100, &eve, &beat(&alice, 50, 99)), None);
+        let own = beat(&alice, 100, 101);
+        let mut rivals = Rivals { since: Some(100), ..Rivals::default() };
+        rivals.said(&own);
+        assert_eq!(rivals.on_beat(&alice, &eve.name, &own), None);
+    }
+
+    #[test]
+    fn each_is_answered_once() {
+        let (a, b) = (me("alice@box:1", 7), me("alice@box:2", 7));
+        let mut rivals = Rivals { since: Some(100), ..Rivals::default() };
+        assert_eq!(rivals.on_beat(&a, &b.name, &beat(&b, 105, 106)), Some(Rival::Newcomer));
+        assert_eq!(rivals.on_beat(&a, &b.name, &beat(&b, 105, 107)), None);
+        for number in 0..3 * OTHERS {
+            let _ = rivals.on_beat(&a, &me(&format!("alice@box:{}", 10 + number), 7).name, &beat(&b, 105, 107));
+        }
+        assert!(rivals.others.len() <= OTHERS);
+    }
+}
