@@ -9,10 +9,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use async_io::Async;
+use async_io::{Async, Timer};
 use async_std::future::timeout;
 use async_std::net::ToSocketAddrs;
 use async_std::task;
+use futures::future::{self, Either};
 use p2p_proto::board::BoardError;
 use ssh2::{HashType, KnownHostFileKind, MethodType};
 
@@ -22,9 +23,12 @@ use crate::native::Native;
 use crate::wire::Wire;
 
 mod login;
+mod reach;
 
 /// Addresses of one name that are tried.
 const ADDRESSES: usize = 6;
+/// After this long without an SSH handshake a second connection finds out who it is that listens there.
+const DOUBT: Duration = Duration::from_secs(3);
 
 /// A connection that is logged in.
 ///
@@ -45,22 +49,51 @@ async fn enter_blocking(config: &PicoConfig) -> Result<Wire, BoardError> {
 }
 
 async fn shake_hands(config: &PicoConfig, known: &KnownHost) -> Result<Native, BoardError> {
-    let socket = dial(config).await.map_err(|fault| unreachable(config, &fault))?;
+    let socket = dial(config).await.map_err(|fault| unreachable(config, &reach::why(&fault)))?;
     let mut wire = Native::new(socket).map_err(|fault| unreachable(config, &fault))?;
     if let Ok(supported) = wire.ssh.supported_algs(MethodType::HostKey) {
         let preferred = known.prefer(&supported).join(",");
         wire.ssh.method_pref(MethodType::HostKey, &preferred).map_err(|fault| unreachable(config, &fault))?;
     }
     let mut ssh = wire.ssh.clone();
-    wire.drive(|| ssh.handshake()).await.map_err(|fault| unreachable(config, &fault))?;
+    let greeted = greet(config, wire.drive(|| ssh.handshake())).await;
+    greeted?;
     wire.ssh = ssh;
     Ok(wire)
+}
+
+/// The handshake, unless what listens there turns out to be something else.
+async fn greet(
+    config: &PicoConfig,
+    handshake: impl Future<Output = Result<(), ssh2::Error>>,
+) -> Result<(), BoardError> {
+    let handshake = std::pin::pin!(handshake);
+    let doubt = std::pin::pin!(async {
+        Timer::after(DOUBT).await;
+        stranger(config).await
+    });
+    let greeted = match future::select(handshake, doubt).await {
+        Either::Left((greeted, _)) => greeted,
+        Either::Right((Some(stranger), _)) => return Err(stranger),
+        Either::Right((None, handshake)) => handshake.await,
+    };
+    match greeted {
+        Ok(()) => Ok(()),
+        Err(fault) => Err(stranger(config).await.unwrap_or_else(|| unreachable(config, &fault))),
+    }
+}
+
+/// What to say if it is no SSH server that listens there.
+async fn stranger(config: &PicoConfig) -> Option<BoardError> {
+    let who = reach::who_answers(dial(config).await.ok()?).await?;
+    Some(BoardError::Unreachable(format!("cannot reach the board {}: {who}", config.address)))
 }
 
 /// Tries the addresses of the host one after the other; each gets its share of the time.
 async fn dial(config: &PicoConfig) -> io::Result<Async<TcpStream>> {
     let place = (config.address.host(), config.address.port());
-    let addresses: Vec<SocketAddr> = place.to_socket_addrs().await?.take(ADDRESSES).collect();
+    let found = place.to_socket_addrs().await.map_err(|fault| reach::no_name(config.address.host(), &fault))?;
+    let addresses: Vec<SocketAddr> = found.take(ADDRESSES).collect();
     let share = config.connect_timeout / (addresses.len() as u32 + 1);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses {
@@ -125,8 +158,10 @@ fn check_host_key(config: &PicoConfig, known: &KnownHost, wire: &Native) -> Resu
         )),
         Standing::Changed(line) => fault(format!(
             "THE HOST KEY OF {board} HAS CHANGED: it now shows {} {shown}, and {file}, line {line}, knows another one. Somebody may \
-             stand between you and the server. If its operator confirms the new fingerprint, delete that line and try again",
-            known_hosts::key_kind(key)
+             stand between you and the server. If its operator confirms the new fingerprint, forget the old one and try again:\n  \
+             ssh-keygen -R '{}' -f {file}",
+            known_hosts::key_kind(key),
+            board.known_as()
         )),
         Standing::New => first_contact(config, key, &shown),
     }

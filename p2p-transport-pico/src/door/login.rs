@@ -35,7 +35,9 @@ pub(super) async fn log_in(config: &PicoConfig, wire: &Native) -> Result<(), Boa
             None
         }
     };
-    Login { config, wire, agent, started: Instant::now(), offered: Vec::new(), notes: Vec::new() }.run().await
+    Login { config, wire, agent, started: Instant::now(), offered: Vec::new(), notes: Vec::new(), locked: None }
+        .run()
+        .await
 }
 
 struct Login<'a> {
@@ -48,6 +50,8 @@ struct Login<'a> {
     offered: Vec<Vec<u8>>,
     /// What was tried, and why it did not do.
     notes: Vec<String>,
+    /// A key file that needs a passphrase for which nobody could be asked.
+    locked: Option<PathBuf>,
 }
 
 impl Login<'_> {
@@ -102,6 +106,7 @@ impl Login<'_> {
         let Some(prompt) = &self.config.prompt else {
             let why = "needs a passphrase, and nobody is at a terminal to ask; add it to an SSH agent with ssh-add";
             log::warn!("skipping the key file {}: it {why}", file.display());
+            self.locked.get_or_insert_with(|| file.to_owned());
             return Ok(self.note(file, why));
         };
         for _ in 0..PASSPHRASE_TRIES {
@@ -164,6 +169,13 @@ impl Login<'_> {
     fn refused(&self) -> BoardError {
         let board = &self.config.address;
         let tried = if self.notes.is_empty() { "there was none to offer".to_owned() } else { self.notes.join("; ") };
+        if let Some(file) = &self.locked {
+            return BoardError::Auth(format!(
+                "cannot log in to {board}: {tried}. So that {} can be used where nobody can be asked, unlock it once in a terminal: \
+                 `ssh-add {0}` (where no agent runs: first `eval \"$(ssh-agent)\"`), and start this again from there",
+                file.display()
+            ));
+        }
         BoardError::Auth(format!(
             "{board} did not take any SSH key: {tried}. Make a key with ssh-keygen if there is none, and make it known to the server \
              (on pico.sh: run `ssh pico.sh` once); or name the right key file"
