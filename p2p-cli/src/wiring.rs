@@ -8,7 +8,7 @@ use p2p_proto::board::{Board, BoardError};
 use p2p_proto::ids::{ClusterName, UserName};
 use p2p_proto::link::LinkTransport;
 use p2p_scheduler::{Client, ClientReport, Member, Waiting};
-use p2p_transport_pico::{PicoBoard, PicoConfig, Session, Topic};
+use p2p_transport_pico::{PicoBoard, PicoConfig, Session, SshArgs, Topic};
 use p2p_transport_wormhole::{RelayAddress, WormholeConfig, WormholeTransport};
 
 use crate::home::Home;
@@ -38,7 +38,7 @@ impl Wiring {
     /// Finds out who one is and which cluster is meant. `default_name` is the cluster's name where none was given.
     pub async fn new(common: &Common, default_name: &str) -> Result<Self, Trouble> {
         let home = Arc::new(Home::open(common.home.as_deref())?);
-        let config = board_config(common);
+        let config = board_config(common)?;
         let links = link_config(common)?;
         let user = user(common, &config, &home).await?;
         let cluster = match &common.cluster {
@@ -92,7 +92,7 @@ impl Wiring {
 }
 
 /// How to log in to the board.
-pub fn board_config(common: &Common) -> PicoConfig {
+pub fn board_config(common: &Common) -> Result<PicoConfig, Trouble> {
     let mut config = PicoConfig::new(common.board.clone());
     if !common.identity.is_empty() {
         config.identities.clone_from(&common.identity);
@@ -105,7 +105,13 @@ pub fn board_config(common: &Common) -> PicoConfig {
     }
     config.accept_host_key.clone_from(&common.board_key);
     config.prompt = terminal::prompt();
-    config
+    config.ssh = common.ssh;
+    if let Some(line) = &common.ssh_args {
+        let wrong = |fault: &dyn std::fmt::Display| Trouble::new(Code::Usage, format!("--ssh-args: {fault}"));
+        let words = shell_words::split(line).map_err(|fault| wrong(&fault))?;
+        config.ssh_args = SshArgs::new(words).map_err(|fault| wrong(&fault))?;
+    }
+    Ok(config)
 }
 
 /// The user's name: as given, as the board told it before, or as it tells now.
@@ -144,7 +150,8 @@ fn way(common: &Common) -> String {
         .iter()
         .map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()).display().to_string())
         .collect();
-    let parts: Vec<String> = std::iter::once(common.board.to_string()).chain(keys).collect();
+    let parts: Vec<String> =
+        std::iter::once(common.board.to_string()).chain(keys).chain(common.ssh_args.clone()).collect();
     parts.join(" ")
 }
 

@@ -27,7 +27,7 @@ pub async fn id(common: &Common, options: Options) -> Result<ExitCode, Trouble> 
         _ if options.offline => None,
         Some(user) => Some(user.clone()),
         // Asked anew: this is how one finds out.
-        None => Some(wiring::ask_user(common, &wiring::board_config(common), &home).await?),
+        None => Some(wiring::ask_user(common, &wiring::board_config(common)?, &home).await?),
     };
     if common.json {
         let line = serde_json::json!({ "user": user, "board": common.board.to_string(), "key": fingerprint, "words": words, "home": home.folder() });

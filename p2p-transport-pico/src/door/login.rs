@@ -3,8 +3,6 @@
 //! The order matters: pico.sh takes the first key that it is offered, even one that it does not know.
 
 use std::env;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,7 +12,7 @@ use ssh2::{ErrorCode, PublicKey};
 
 use super::{left, too_slow, unreachable};
 use crate::config::{Agent, PicoConfig};
-use crate::key_file::{KEY_FILE_BYTES, KeyFile};
+use crate::key_file::{self, KeyFile};
 use crate::native::Native;
 
 /// How often a passphrase may be mistyped.
@@ -62,7 +60,7 @@ impl Login<'_> {
             }
         }
         let keys: Vec<PublicKey> = self.agent.as_mut().map(|agent| std::mem::take(&mut agent.keys)).unwrap_or_default();
-        for key in &keys {
+        for key in keys.iter().filter(|_| !self.config.identities_only) {
             if self.offer_agent_key(key).await? {
                 return Ok(());
             }
@@ -77,7 +75,7 @@ impl Login<'_> {
 
     /// Offers a key file, through the agent if that holds the key.
     async fn offer_named(&mut self, file: &Path, must_exist: bool) -> Result<bool, BoardError> {
-        let text = match read_key(file) {
+        let text = match key_file::text(file) {
             Ok(text) => text,
             Err(_) if !must_exist && !file.exists() => return Ok(false),
             Err(fault) => return Ok(self.note(file, &format!("cannot be read: {fault}"))),
@@ -220,10 +218,4 @@ impl OpenAgent {
         let at = self.keys.iter().position(|key| key.blob() == public)?;
         Some(self.keys.swap_remove(at))
     }
-}
-
-fn read_key(file: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    File::open(file)?.take(KEY_FILE_BYTES).read_to_string(&mut text)?;
-    Ok(text)
 }

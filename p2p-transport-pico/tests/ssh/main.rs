@@ -5,6 +5,7 @@
 //! that `sshd` insists on when it runs as root.
 
 mod hub;
+mod jump;
 mod kit;
 mod login;
 mod relay;
