@@ -265,15 +265,17 @@ pub fn say_report(report: &ClientReport) {
     match report {
         ClientReport::Linked { worker, path } => log::info!("linked to {worker}, {path}"),
         ClientReport::Broken { worker, error, tasks: 0 } => log::info!("the link to {worker} broke: {error}"),
+        // One line for all that follows: what it says comes true in seconds, or `Resumed` says that it did not have to.
         ClientReport::Broken { worker, error, .. } => {
+            let seconds = p2p_proto::limits::ELSEWHERE_AFTER.as_secs();
             say::info(&format!(
-                "the connection to {worker} broke ({error}); its tasks may go on there, and it is called again"
+                "the connection to {worker} broke ({error}); it is called again, and what may run twice starts elsewhere after {seconds} s"
             ));
         }
         ClientReport::Elsewhere { worker, tasks } => {
-            say::info(&format!(
+            log::info!(
                 "{worker} is away; {tasks} of its tasks start elsewhere, and its results count if they come first"
-            ));
+            );
         }
         ClientReport::Resumed { worker, path } => say::info(&format!("connected to {worker} again, {path}")),
         ClientReport::Unlinked { worker, error, again } if *again > 0 => {

@@ -95,6 +95,8 @@ pub const GRACE: Duration = Duration::from_secs(60);
 pub const GRACE_MAX: Duration = Duration::from_secs(600);
 /// After so long without a connection, repeatable tasks may start elsewhere (L-06).
 pub const ELSEWHERE_AFTER: Duration = Duration::from_secs(5);
+/// The same where the connection fell silent: then the worker has been away for [`LINK_SILENCE`] already, and both together stay below 20 s.
+pub const ELSEWHERE_AFTER_SILENCE: Duration = Duration::from_secs(4);
 /// A set-up must have its link within this time.
 pub const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// When a `connect` is sent again, counted from the first (L-01).
@@ -107,8 +109,13 @@ pub const MEMBERSHIP_TTL: Duration = Duration::from_secs(24 * 3600);
 pub const PROCESS_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Difference of two clocks that is tolerated (T-03).
 pub const CLOCK_SKEW: Duration = Duration::from_secs(300);
-/// A hello is good for this long, unless it says otherwise; it is repeated at half of it.
+/// A hello is good for this long among few, and is repeated at half of it. Among many it is good for longer, so that all hellos
+/// together take [`HELLO_LINES_PER_S`] at most (B-03).
 pub const HELLO_TTL: Duration = Duration::from_secs(120);
+/// The part of [`BOARD_LINES_PER_S`] that presence may take; the rest is for those who call each other.
+pub const HELLO_LINES_PER_S: u32 = BOARD_LINES_PER_S / 2;
+/// The longest time for which a hello counts, whatever it says: what [`DIRECTORY_PEERS`] need to say theirs twice.
+pub const HELLO_TTL_MAX: Duration = Duration::from_secs(2 * DIRECTORY_PEERS as u64 / HELLO_LINES_PER_S as u64);
 /// The host's beat.
 pub const BEAT_INTERVAL: Duration = Duration::from_secs(30);
 /// Lines a second that the whole board should carry, at most (B-03).

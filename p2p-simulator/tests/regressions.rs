@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use p2p_proto::limits;
 use p2p_proto::task::TaskSpec;
 use p2p_scheduler::machine::client::ClientInput;
 use p2p_simulator::world::{World, offer, task};
@@ -80,4 +81,80 @@ fn a_hundred_clients_that_call_at_once_are_all_answered() {
         world.submit_all(client, (0..20).map(|_| task(10)).collect());
     }
     world.run_until(Duration::from_secs(1800), World::all_done);
+}
+
+#[test]
+fn what_is_sent_ahead_calls_a_worker_who_comes_later() {
+    let mut world = World::new(1);
+    world.host(&["bob", "dave"]);
+    let client = world.client("dave");
+    world.worker("bob", 1);
+    world.run_for(SOON);
+    // One runs, and the other one is queued behind it.
+    let tasks = world.submit_all(client, vec![task(1_000_000), task(1)]);
+    world.run_for(SOON);
+    world.worker("bob", 1);
+    world.run_until(Duration::from_secs(60), |world| world.outcome(tasks[1]).is_some());
+}
+
+/// Seed 45876: the slots of a worker whose memory is full counted as free for what did not fit there.
+#[test]
+fn what_waits_for_memory_calls_a_worker_who_has_some() {
+    let mut world = World::new(45_876);
+    world.host(&["bob", "dave"]);
+    let client = world.client("dave");
+    let with_memory = |slots, memory_mib| {
+        let mut offer = offer(slots, &["r"]);
+        offer.offer.memory_mib = memory_mib;
+        offer
+    };
+    world.worker_with("bob", with_memory(4, 4000), None);
+    world.run_for(SOON);
+    let of = |memory_mib, ms| TaskSpec { memory_mib, ..task(ms) };
+    world.submit_all(client, vec![of(3800, 1_000_000); 2]);
+    world.run_for(SOON);
+    let small = world.submit_all(client, vec![of(500, 1); 2]);
+    world.run_for(SOON);
+    world.worker_with("bob", with_memory(1, 1000), None);
+    world.run_until(Duration::from_secs(60), |world| small.iter().all(|task| world.outcome(*task).is_some()));
+}
+
+#[test]
+fn what_nobody_here_offers_keeps_nothing_else_from_moving() {
+    let mut world = World::new(3);
+    world.host(&["bob", "dave"]);
+    let client = world.client("dave");
+    world.worker("bob", 1);
+    world.run_for(SOON);
+    world.submit(client, TaskSpec { labels: vec!["gpu".to_owned()], ..task(1) });
+    // Short ones show that many can be sent ahead; then a long one blocks what was.
+    let tasks: Vec<_> = (0..40).map(|n| task(if n == 20 { 1_000_000 } else { 10 })).collect();
+    let tasks = world.submit_all(client, tasks);
+    world.run_for(SOON);
+    world.worker("bob", 1);
+    world.run_until(Duration::from_secs(120), |world| {
+        tasks.iter().filter(|task| world.outcome(**task).is_none()).count() <= 1
+    });
+}
+
+#[test]
+fn a_worker_whom_all_links_leave_no_place_is_called_when_nobody_else_will_do() {
+    let mut world = World::new(65);
+    world.host(&["bob", "dave"]);
+    let client = world.client("dave");
+    for _ in 0..limits::CLIENT_LINKS {
+        world.worker("bob", 1);
+    }
+    world.run_for(SOON);
+    // All of them have something to do for a long time, and more of it waits.
+    world.submit_all(client, (0..1000).map(|_| task(100_000)).collect());
+    // The board lets a client call only so many at once.
+    world.run_until(Duration::from_secs(1200), |world| world.links(client) == limits::CLIENT_LINKS);
+    let mut with_gpu = offer(1, &["r"]);
+    with_gpu.offer.labels = vec!["gpu".to_owned()];
+    world.worker_with("bob", with_gpu, None);
+    world.run_for(SOON);
+    let rare = TaskSpec { labels: vec!["gpu".to_owned()], priority: 1, ..task(1) };
+    let rare = world.submit(client, rare);
+    world.run_until(Duration::from_secs(400), |world| world.outcome(rare).is_some());
 }

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{PATIENCE, Running, within};
+use crate::proxy::Who;
 use crate::stage::{NOISE, Stage};
 
 /// A link counts as broken once nothing came for so long (L-05).
@@ -144,4 +145,55 @@ fn short_tasks_run_once_each_while_their_link_breaks_again_and_again() {
     let mut ran: Vec<usize> = runs.lines().iter().map(|line| line.parse().expect("a number")).collect();
     ran.sort_unstable();
     assert_eq!(ran, (1..=TASKS).collect::<Vec<_>>());
+}
+
+/// Prints more than the other side says in all, and then waits until it may end.
+fn talkative(starts: &str, go: &str) -> String {
+    format!("{starts}; seq 20000; {go}")
+}
+
+#[test]
+fn an_end_that_was_said_and_not_heard_is_said_again() {
+    let stage = Stage::start();
+    let worker = stage.worker("bob", 1);
+    let (starts, go, ends) = (stage.trace("starts"), stage.trace("go"), stage.trace("ends"));
+    let script = format!("{}; {}; exit 7", talkative(&starts.append("start"), &go.wait()), ends.append("end"));
+    let mut client = stage.client("alice", &["run", "-n", "--", "sh", "-c", &script]);
+    client.wait_for_lines(20_000);
+    // What the worker says from here on gets as far as the proxy.
+    stage.proxy.mute(Who::SaidMost);
+    let said = stage.proxy.said();
+    go.make();
+    ends.wait_for(1);
+    within(PATIENCE, || (stage.proxy.said() > said).then_some(())).expect("the worker says that it ended");
+    assert!(!client.process.is_over(), "the end got through");
+    stage.proxy.cut();
+    let done = client.done();
+    assert_eq!((done.code, done.stdout.as_str()), (Some(7), numbers(20_000).as_str()), "{}", done.stderr);
+    assert_eq!((starts.lines().len(), ends.lines().len()), (1, 1));
+    worker.wait_clean(PATIENCE);
+}
+
+#[test]
+fn an_end_that_was_heard_and_not_acknowledged_counts_once() {
+    let stage = Stage::start();
+    let worker = stage.worker("bob", 1);
+    let (starts, go, last) = (stage.trace("starts"), stage.trace("go"), stage.trace("last"));
+    let first = talkative(&starts.append("{}"), &go.wait());
+    let script = format!("if [ {{}} = first ]; then {first}; else {}; {}; fi", starts.append("{}"), last.wait());
+    let mut client = stage.client("alice", &["map", "--joblog", "log", &script, ":::", "first", "last"]);
+    starts.wait_for(1);
+    within(PATIENCE, || (stage.proxy.said() > 20_000).then_some(())).expect("the first one talks");
+    // No acknowledgement of the client's gets to the worker from here on.
+    stage.proxy.mute(Who::SaidLeast);
+    go.make();
+    client.wait_for_lines(20_000);
+    stage.proxy.cut();
+    last.make();
+    let done = client.done();
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), numbers(20_000).as_str()), "{}", done.stderr);
+    assert_eq!(starts.lines(), ["first", "last"]);
+    let log = fs::read_to_string(stage.cluster.work("alice").join("log")).expect("a log");
+    assert_eq!(log.lines().count(), 3, "{log}");
+    worker.wait_clean(PATIENCE);
 }

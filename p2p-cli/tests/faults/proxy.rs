@@ -31,6 +31,13 @@ pub(crate) struct Weather {
     pub(crate) seed: u64,
 }
 
+/// One of two peers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Who {
+    SaidMost,
+    SaidLeast,
+}
+
 /// The proxy. Its connections end when this is dropped.
 pub(crate) struct Proxy {
     address: SocketAddr,
@@ -50,8 +57,17 @@ struct Shared {
 struct Pair {
     peer: TcpStream,
     relay: TcpStream,
-    held: Mutex<bool>,
+    held: Mutex<Held>,
     freed: Condvar,
+    /// Bytes that came from the peer, whether or not they went on.
+    said: AtomicU64,
+}
+
+/// Directions in which nothing passes.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    to_relay: bool,
+    to_peer: bool,
 }
 
 impl Proxy {
@@ -98,8 +114,24 @@ impl Proxy {
     /// Falls silent on all connections that there are: they stay open, and nothing passes, not even that one of them ended. New ones are served.
     pub(crate) fn hold(&self) {
         for pair in self.shared.pairs() {
-            *lock(&pair.held) = true;
+            *lock(&pair.held) = Held { to_relay: true, to_peer: true };
         }
+    }
+
+    /// Lets nothing more through of what is said by the peer who has said most, or least. What is said to him still passes.
+    pub(crate) fn mute(&self, who: Who) {
+        let pairs = self.shared.pairs();
+        let said = |pair: &&Arc<Pair>| pair.said.load(Ordering::SeqCst);
+        let muted = match who {
+            Who::SaidMost => pairs.iter().max_by_key(said),
+            Who::SaidLeast => pairs.iter().min_by_key(said),
+        };
+        lock(&muted.expect("a connection").held).to_relay = true;
+    }
+
+    /// Bytes that peers have said on the connections that there are, whether or not they went on.
+    pub(crate) fn said(&self) -> u64 {
+        self.shared.pairs().iter().map(|pair| pair.said.load(Ordering::SeqCst)).sum()
     }
 
     /// Bytes that passed towards the relay so far.
@@ -133,7 +165,8 @@ impl Shared {
             }
             let Ok(relay) = TcpStream::connect(self.relay) else { continue };
             let _ = (peer.set_nodelay(true), relay.set_nodelay(true));
-            let pair = Arc::new(Pair { peer, relay, held: Mutex::new(false), freed: Condvar::new() });
+            let pair = Pair { peer, relay, held: Mutex::default(), freed: Condvar::new(), said: AtomicU64::new(0) };
+            let pair = Arc::new(pair);
             {
                 let mut pairs = lock(&self.pairs);
                 pairs.retain(|pair| pair.strong_count() > 0);
@@ -155,28 +188,28 @@ impl Shared {
         let reading = Arc::clone(pair);
         thread::spawn(move || {
             let from = if to_relay { &reading.peer } else { &reading.relay };
-            read(from, &send, weather, dice);
+            read(from, &send, weather, dice, to_relay.then_some(&reading.said));
         });
         let (shared, writing) = (Arc::clone(self), Arc::clone(pair));
         thread::spawn(move || {
             let to = if to_relay { &writing.relay } else { &writing.peer };
             let counter = to_relay.then_some(&shared.passed);
-            write(to, &receive, &writing, counter);
+            write(to, &receive, &writing, to_relay, counter);
         });
     }
 }
 
 impl Pair {
     fn end(&self) {
-        *lock(&self.held) = false;
+        *lock(&self.held) = Held::default();
         self.freed.notify_all();
         // It may have ended by itself.
         let _ = (self.peer.shutdown(Shutdown::Both), self.relay.shutdown(Shutdown::Both));
     }
 
-    fn wait_while_held(&self) {
+    fn wait_while_held(&self, to_relay: bool) {
         let mut held = lock(&self.held);
-        while *held {
+        while if to_relay { held.to_relay } else { held.to_peer } {
             held = self.freed.wait(held).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -189,12 +222,15 @@ enum Piece {
     Broken,
 }
 
-fn read(mut from: &TcpStream, to: &SyncSender<Piece>, weather: Weather, mut dice: Dice) {
+fn read(mut from: &TcpStream, to: &SyncSender<Piece>, weather: Weather, mut dice: Dice, counter: Option<&AtomicU64>) {
     let rough = !weather.delay.is_zero() || weather.loss > 0.0;
     let mut bytes = vec![0; if rough { SEGMENT_BYTES } else { CHUNK_BYTES }];
     let mut last = Instant::now();
     loop {
         let read = from.read(&mut bytes);
+        if let (Some(counter), Ok(length)) = (counter, &read) {
+            counter.fetch_add(*length as u64, Ordering::SeqCst);
+        }
         last = last.max(Instant::now() + weather.delay);
         if weather.loss > 0.0 && dice.roll() < weather.loss {
             last += RETRANSMISSION_MIN.max(2 * weather.delay);
@@ -211,13 +247,13 @@ fn read(mut from: &TcpStream, to: &SyncSender<Piece>, weather: Weather, mut dice
     }
 }
 
-fn write(mut to: &TcpStream, from: &Receiver<Piece>, pair: &Pair, counter: Option<&AtomicU64>) {
+fn write(mut to: &TcpStream, from: &Receiver<Piece>, pair: &Pair, to_relay: bool, counter: Option<&AtomicU64>) {
     let until = |due: Instant| thread::sleep(due.saturating_duration_since(Instant::now()));
     for piece in from {
         match piece {
             Piece::Bytes(due, bytes) => {
                 until(due);
-                pair.wait_while_held();
+                pair.wait_while_held(to_relay);
                 if to.write_all(&bytes).is_err() {
                     return pair.end();
                 }
@@ -227,11 +263,11 @@ fn write(mut to: &TcpStream, from: &Receiver<Piece>, pair: &Pair, counter: Optio
             }
             Piece::End(due) => {
                 until(due);
-                pair.wait_while_held();
+                pair.wait_while_held(to_relay);
                 let _ = to.shutdown(Shutdown::Write);
             }
             Piece::Broken => {
-                pair.wait_while_held();
+                pair.wait_while_held(to_relay);
                 pair.end();
             }
         }

@@ -47,7 +47,7 @@ impl Directory {
         name: PeerName,
         hello: Hello,
     ) -> Result<bool, ProtoError> {
-        let ttl = Duration::from_secs(hello.ttl_s.into()).min(limits::HELLO_TTL * 2);
+        let ttl = Duration::from_secs(hello.ttl_s.into()).min(limits::HELLO_TTL_MAX);
         let until = now.at + ttl;
         if let Some(known) = self.peers.get_mut(&hello.process)
             && known.credentials == hello.credentials

@@ -65,6 +65,13 @@ impl Speaker {
         Duration::from_secs_f64(all * f64::from(dice) / f64::from(u32::MAX))
     }
 
+    /// How long a hello that is said now is to count; it is repeated at half of it. Grows with the peers, so that presence stays at
+    /// [`limits::HELLO_LINES_PER_S`] of the whole board (B-03).
+    pub fn hello_ttl(&self) -> Duration {
+        let all = Duration::from_secs(2 * u64::from(self.peers / limits::HELLO_LINES_PER_S));
+        all.clamp(limits::HELLO_TTL, limits::HELLO_TTL_MAX)
+    }
+
     /// The line that says `message` now.
     pub fn line(&mut self, now: Now, message: Message) -> Line {
         self.sequence += 1;
@@ -154,6 +161,19 @@ mod tests {
         }
         assert_eq!(speaker.wake_at(), None);
         assert!(now.at >= Duration::from_secs(7), "three lines at one a second came by {:?}", now.at);
+    }
+
+    /// Columns: peers; for how long a hello counts, s.
+    #[test]
+    fn hellos_of_many_are_rarer_so_that_all_together_stay_at_their_share() {
+        let most = u32::try_from(limits::DIRECTORY_PEERS).unwrap();
+        let mut speaker = Speaker::new("bob@h:1".parse().unwrap());
+        for (peers, ttl_s) in [(1, 120), (300, 120), (600, 240), (3000, 1200), (most, 4000), (u32::MAX, 4000)] {
+            speaker.set_peers(peers);
+            assert_eq!(speaker.hello_ttl().as_secs(), ttl_s, "{peers} peers");
+            let per_s = f64::from(peers.min(most)) / (speaker.hello_ttl() / 2).as_secs_f64();
+            assert!(per_s <= f64::from(limits::HELLO_LINES_PER_S), "{per_s} hellos a second");
+        }
     }
 
     #[test]

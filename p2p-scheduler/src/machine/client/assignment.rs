@@ -145,11 +145,12 @@ impl ClientMachine {
             self.workers.on_class(class, &self.tasks);
         }
         self.hand_out(out);
-        if self.tasks.queued() == 0 {
+        let queued = self.workers.queued_here(&self.tasks);
+        if queued == 0 {
             let recalls = self.workers.recalls(&self.tasks);
             out.extend(recalls.into_iter().map(|(link, attempt)| ClientOutput::Send(link, ToWorker::Recall(attempt))));
         }
-        self.tell_wants(now, out);
+        self.tell_wants(now, queued, out);
     }
 
     /// Gives waiting tasks to workers that granted credits, each in its turn. For one that waits for a free slot or for a worker of its own, one
@@ -164,7 +165,9 @@ impl ClientMachine {
                 continue;
             };
             let task = front.task;
-            let Some(link) = self.workers.best(class, room, kept, |link| self.tasks.is_with(task, link)) else {
+            let Some(link) =
+                self.workers.best((class, self.tasks.needs(class)), room, kept, |link| self.tasks.is_with(task, link))
+            else {
                 let takes = |link| !self.tasks.is_with(task, link);
                 if front.copy && (self.tasks.waits_behind(class) || !self.workers.could_start(class, takes)) {
                     self.tasks.drop_copy(task);
@@ -183,7 +186,7 @@ impl ClientMachine {
                 continue;
             };
             let attempt = begun.attempt;
-            self.workers.on_submit(link, attempt, task, self.tasks.needs(class).cpus, begun.alone);
+            self.workers.on_submit(link, attempt, task, self.tasks.needs(class), begun.alone);
             // In this order: what streams in follows its `Submit`.
             let submit = Submit { attempt, task: begun.spec, alone: begun.alone };
             out.push(ClientOutput::Send(link, ToWorker::Submit(submit)));
@@ -203,7 +206,8 @@ impl ClientMachine {
         if self.stragglers.wake_at().is_none_or(|at| at > now.at) {
             return;
         }
-        let quiet = self.tasks.queued() == 0;
+        // What waits at workers comes first: it moves to slots that are free.
+        let quiet = self.workers.queued_here(&self.tasks) == 0 && !self.workers.is_loaded();
         let (tasks, workers) = (&self.tasks, &self.workers);
         let could = |task, class| quiet && workers.could_start(class, |link| !tasks.is_with(task, link));
         for task in self.stragglers.due(now, tasks, could) {
@@ -211,9 +215,8 @@ impl ClientMachine {
         }
     }
 
-    /// Tells workers how much waits for them, where what they know is too far from that.
-    fn tell_wants(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
-        let queued = self.tasks.queued();
+    /// Tells workers how much waits for them, where what they know is too far from that: `queued` in all.
+    fn tell_wants(&mut self, now: Now, queued: usize, out: &mut Vec<ClientOutput>) {
         if !self.workers.must_hear(queued) {
             return;
         }

@@ -274,6 +274,7 @@ impl ClientMachine {
             return self.workers.put_off_calls(now);
         }
         self.call_back(now, out);
+        self.make_room(now, out);
         while self.workers.len() + self.calls.len() < limits::CLIENT_LINKS && self.lacks_slots() {
             let lacking = self.lacking();
             if self.calls.exhausted.as_ref().is_some_and(|exhausted| lacking.is_subset(exhausted)) {
@@ -284,6 +285,29 @@ impl ClientMachine {
                 return;
             };
             self.call(now, worker, Purpose::New, out);
+        }
+    }
+
+    /// Where all places are taken, frees one for a worker who could run what nobody linked can: whoever has least to do gets nothing more, and is
+    /// left once that is done.
+    fn make_room(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
+        if self.workers.len() + self.calls.len() < limits::CLIENT_LINKS
+            || self.workers.all().any(|worker| worker.draining)
+        {
+            return;
+        }
+        let unserved: BTreeSet<ClassId> = self.workers.unserved(&self.tasks).collect();
+        if unserved.is_empty() || self.calls.exhausted.as_ref().is_some_and(|exhausted| unserved.is_subset(exhausted)) {
+            return;
+        }
+        if self.next_to_call(now, &unserved).is_none() {
+            self.calls.exhausted = Some(unserved);
+            return;
+        }
+        let idlest = self.workers.iter().filter(|(_, worker)| !worker.carrier.is_broken());
+        if let Some((link, _)) = idlest.min_by_key(|(_, worker)| worker.attempts.len()) {
+            self.workers.on_draining(link, &self.tasks);
+            self.leave_if_drained(link, out);
         }
     }
 
@@ -331,45 +355,61 @@ impl ClientMachine {
         self.on_disconnected(now, connection, error, out);
     }
 
-    /// Whether more slots, of whomever, would let more of the unfinished tasks run.
-    pub(super) fn lacks_slots(&self) -> bool {
+    /// Whether more slots, of whomever, would let more of the waiting tasks run.
+    pub(super) fn lacks_slots(&mut self) -> bool {
         if self.surveying {
             return true;
         }
         let waiting = || self.tasks.waiting();
         let needed = waiting().map(|class| self.tasks.slots_needed(class)).fold(0, u32::saturating_add);
-        needed > self.slots_for(waiting()) || waiting().any(|class| self.lacks_slots_for(class))
+        needed > self.room_for(waiting())
+            || waiting().any(|class| self.lacks_slots_for(class))
+            || !self.stuck().is_empty()
+    }
+
+    /// Classes of what waits at workers that have more than they can run, while nobody who is linked or called could start it.
+    fn stuck(&mut self) -> BTreeSet<ClassId> {
+        // What waits here brings new workers by itself.
+        if self.workers.queued_here(&self.tasks) > 0 {
+            return BTreeSet::new();
+        }
+        let mut stuck = self.workers.stuck(&self.tasks);
+        stuck.retain(|class| self.room_for(std::iter::once(*class)) == 0);
+        stuck
     }
 
     fn lacks_slots_for(&self, class: ClassId) -> bool {
-        self.tasks.slots_needed(class) > self.slots_for(std::iter::once(class))
+        self.tasks.slots_needed(class) > self.room_for(std::iter::once(class))
     }
 
-    /// Slots that could run one of these: of linked workers, and of called ones that are likely to answer.
-    fn slots_for(&self, classes: impl Iterator<Item = ClassId> + Clone) -> u32 {
+    /// Slots that these could still fill: of linked workers, and of called ones that are likely to answer.
+    fn room_for(&self, classes: impl Iterator<Item = ClassId> + Clone) -> u32 {
         let fits = |call: &&Present| classes.clone().any(|class| call.could_run(self.tasks.needs(class)));
         let calling = self.calls.promising().filter(fits).map(Present::slots).fold(0, u32::saturating_add);
-        self.workers.slots_for(classes.clone()).saturating_add(calling)
+        self.workers.room_for(classes.clone(), &self.tasks).saturating_add(calling)
     }
 
-    /// Classes that more slots would serve: those that have too few, and those that have enough only in slots for which these compete; all, if
-    /// each has enough but not all of them together.
-    fn lacking(&self) -> BTreeSet<ClassId> {
+    /// Classes that more slots would serve: those that have too few, and those that have enough only in slots for which these compete; all that
+    /// wait, if each has enough but not all of them together.
+    fn lacking(&mut self) -> BTreeSet<ClassId> {
+        let stuck = self.stuck();
         let lacking: BTreeSet<_> = self.tasks.waiting().filter(|class| self.lacks_slots_for(*class)).collect();
         if lacking.is_empty() {
-            return self.tasks.waiting().collect();
+            return if stuck.is_empty() { self.tasks.waiting().collect() } else { stuck };
         }
-        let contested = self.slots_for(lacking.iter().copied());
+        let contested = self.room_for(lacking.iter().copied());
         let crowded = self.tasks.waiting().filter(|class| {
-            let with_it = self.slots_for(lacking.iter().copied().chain(std::iter::once(*class)));
+            let with_it = self.room_for(lacking.iter().copied().chain(std::iter::once(*class)));
             self.tasks.slots_needed(*class) > with_it.saturating_sub(contested)
         });
-        crowded.chain(lacking.iter().copied()).collect()
+        crowded.chain(lacking.iter().copied()).chain(stuck).collect()
     }
 
-    /// The worker to call next: of those that could run one of `lacking`, one that did not fail lately, if there is any; of these
-    /// the one that said it has most room; among equals, any order that is the same in every run.
+    /// The worker to call next: of those that could run one of `lacking`, one that could run what nobody who is linked can; of these one that did
+    /// not fail lately, if there is any; of these the one that said it has most room; among equals, any order that is the same in every run.
     fn next_to_call(&self, now: Now, lacking: &BTreeSet<ClassId>) -> Option<Present> {
+        let unserved = lacking.iter().filter(|class| self.workers.is_unserved(**class));
+        let unserved: Vec<&Needs> = unserved.map(|class| self.tasks.needs(*class)).collect();
         let lacking: Vec<&Needs> = lacking.iter().map(|class| self.tasks.needs(*class)).collect();
         let useful = |present: &Present| self.surveying || lacking.iter().any(|needs| present.could_run(needs));
         self.directory
@@ -379,7 +419,8 @@ impl ClientMachine {
             })
             .min_by_key(|(process, present)| {
                 let free = present.offer.as_ref().map_or(0, |offer| offer.free);
-                (self.calls.has_failed(**process), std::cmp::Reverse(free), present.verified.keys)
+                let serves = unserved.iter().any(|needs| present.could_run(needs));
+                (!serves, self.calls.has_failed(**process), std::cmp::Reverse(free), present.verified.keys)
             })
             .map(|(_, present)| present.clone())
     }

@@ -96,7 +96,7 @@ impl Carrier {
             return self.standby_at;
         }
         let broken = self.waits()?;
-        let elsewhere = (!broken.elsewhere).then_some(broken.since + limits::ELSEWHERE_AFTER);
+        let elsewhere = (!broken.elsewhere).then_some(broken.since + broken.elsewhere_after());
         earliest([elsewhere, Some(broken.since + self.grace)])
     }
 
@@ -108,6 +108,16 @@ impl Carrier {
     /// It has no connection, and waits for one.
     fn waits(&self) -> Option<&Broken> {
         self.broken.as_ref().filter(|_| self.connection.is_none())
+    }
+}
+
+impl Broken {
+    /// How long its tasks wait for it before they may start elsewhere (L-06).
+    fn elsewhere_after(&self) -> Duration {
+        match self.error {
+            LinkError::Silent => limits::ELSEWHERE_AFTER_SILENCE,
+            _ => limits::ELSEWHERE_AFTER,
+        }
     }
 }
 
@@ -255,7 +265,9 @@ impl ClientMachine {
                 self.drop_worker(now, link, error, out);
             } else {
                 broken.elsewhere = true;
-                let (worker, tasks) = (worker.name.clone(), self.start_elsewhere(link));
+                let worker = worker.name.clone();
+                self.workers.tell_again();
+                let tasks = self.start_elsewhere(link);
                 self.calls.look_again();
                 if tasks > 0 {
                     out.push(ClientOutput::Report(ClientReport::Elsewhere { worker, tasks }));

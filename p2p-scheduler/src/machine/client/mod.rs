@@ -281,16 +281,17 @@ impl ClientMachine {
             if due(self.hello_at)
                 && let Some(credentials) = self.admission.credentials(&self.me, now).cloned()
             {
+                let ttl = self.speaker.hello_ttl();
                 let hello = Hello {
                     credentials,
                     process: self.me.secret.process_key(),
                     role: self.me.role,
                     version: VERSION,
                     offer: None,
-                    ttl_s: u32::try_from(limits::HELLO_TTL.as_secs()).unwrap_or(u32::MAX),
+                    ttl_s: u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX),
                 };
                 self.speaker.say(now, Message::Hello(hello), &mut lines);
-                self.hello_at = Some(now.at + limits::HELLO_TTL / 2);
+                self.hello_at = Some(now.at + ttl / 2);
             }
             if due(self.seek_at) {
                 self.seek(now, &mut lines);

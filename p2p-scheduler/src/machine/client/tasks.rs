@@ -156,10 +156,10 @@ impl Tasks {
         self.tasks.get(&id).map(|task| task.class)
     }
 
-    /// Slots that would let every unfinished task of this class run at once.
+    /// Slots that would let all that wait of this class run at once.
     pub(super) fn slots_needed(&self, class: ClassId) -> u32 {
         let class = self.classes.get(class);
-        u32::try_from(class.unfinished).unwrap_or(u32::MAX).saturating_mul(class.needs.cpus)
+        u32::try_from(class.waiting).unwrap_or(u32::MAX).saturating_mul(class.needs.cpus)
     }
 
     /// What a worker must have for a task of this class beside a credit.
@@ -372,6 +372,11 @@ impl Tasks {
     /// Tasks that wait.
     pub(super) fn queued(&self) -> usize {
         self.queued
+    }
+
+    /// Tasks of this class that wait.
+    pub(super) fn waiting_in(&self, class: ClassId) -> usize {
+        self.classes.get(class).waiting
     }
 
     /// Tasks that wait and whose class passes the filter.

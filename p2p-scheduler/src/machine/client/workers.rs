@@ -10,6 +10,7 @@ use p2p_proto::link::LinkPath;
 use p2p_proto::link::item::{Pong, Want};
 use p2p_proto::task::ReturnReason;
 
+use super::Needs;
 use super::links::Carrier;
 use super::tasks::{ClassId, Room, Tasks};
 use crate::LinkId;
@@ -43,10 +44,15 @@ pub(super) struct Workers {
     reserved: Option<LinkId>,
     /// Nothing waited, but some held more than their slots, when that was last looked at.
     uneven: bool,
+    /// Classes that nobody who is linked takes, unless `refitted` since.
+    unserved: BTreeSet<ClassId>,
+    refitted: bool,
 }
 
 /// Newest attempts of a worker that are looked at when some are to be called back.
 const RECALL_LOOK: usize = 64;
+/// The same when others are to be called for what waits there.
+const CALL_LOOK: usize = 8;
 
 impl Workers {
     pub(super) fn add(
@@ -59,7 +65,7 @@ impl Workers {
     ) {
         let worker = Worker::new(now, present, path, carrier);
         self.links.insert(link, worker);
-        self.stale = true;
+        (self.stale, self.refitted) = (true, true);
         self.refit(link, tasks);
     }
 
@@ -67,6 +73,11 @@ impl Workers {
     pub(super) fn on_class(&mut self, class: ClassId, tasks: &Tasks) {
         for worker in self.links.values_mut() {
             worker.refit_one(class, tasks);
+        }
+        if self.serves(class) {
+            self.unserved.remove(&class);
+        } else {
+            self.unserved.insert(class);
         }
     }
 
@@ -80,6 +91,7 @@ impl Workers {
     pub(super) fn remove(&mut self, link: LinkId) -> Option<Worker> {
         // Out of every index first.
         self.change(link, Worker::retire);
+        self.refitted = true;
         self.links.remove(&link)
     }
 
@@ -116,10 +128,17 @@ impl Workers {
     }
 
     /// The worker for the next task of this class: one with a credit and the least work per slot, and no more than `room` allows; not the one that is `kept`
-    /// for another task. None that has the task already. Looks at [`limits::CLIENT_LINKS`] at most.
+    /// for another task. None that has the task already. One with enough free memory, if there is any and the task needs it. Looks at
+    /// [`limits::CLIENT_LINKS`] at most.
     ///
     /// [`limits::CLIENT_LINKS`]: p2p_proto::limits::CLIENT_LINKS
-    pub(super) fn best(&self, class: ClassId, room: Room, kept: bool, has: impl Fn(LinkId) -> bool) -> Option<LinkId> {
+    pub(super) fn best(
+        &self,
+        (class, needs): (ClassId, &Needs),
+        room: Room,
+        kept: bool,
+        has: impl Fn(LinkId) -> bool,
+    ) -> Option<LinkId> {
         let below = match room {
             Room::Queue => u64::MAX,
             Room::Slot => LOAD_UNIT,
@@ -127,7 +146,55 @@ impl Workers {
         };
         let fitting = self.ready.iter().take_while(|(load, _)| *load < below).map(|(_, link)| *link);
         let open = fitting.filter(|link| !kept || room != Room::Queue || self.reserved != Some(*link));
-        open.filter(|link| self.fits(*link, class)).find(|link| !has(*link))
+        let mut able = open.filter(|link| self.fits(*link, class) && !has(*link));
+        if needs.memory_mib == 0 {
+            return able.next();
+        }
+        let first = able.next()?;
+        std::iter::once(first).chain(able).find(|link| self.has_room(*link, needs)).or(Some(first))
+    }
+
+    /// Whether such a task could start there now, beside what this client has there.
+    fn has_room(&self, link: LinkId, needs: &Needs) -> bool {
+        self.links.get(&link).is_some_and(|worker| worker.room_for(needs) > 0)
+    }
+
+    /// Tasks that wait and that somebody who is linked could run.
+    pub(super) fn queued_here(&mut self, tasks: &Tasks) -> usize {
+        self.settle_unserved(tasks);
+        let unserved: usize = self.unserved.iter().map(|class| tasks.waiting_in(*class)).sum();
+        tasks.queued() - unserved
+    }
+
+    /// Classes of which tasks wait that nobody who is linked could run.
+    pub(super) fn unserved(&mut self, tasks: &Tasks) -> impl Iterator<Item = ClassId> {
+        self.settle_unserved(tasks);
+        self.unserved.iter().copied().filter(|class| tasks.waiting_in(*class) > 0)
+    }
+
+    /// Whether nobody who was linked when that was last looked at could run these.
+    pub(super) fn is_unserved(&self, class: ClassId) -> bool {
+        self.unserved.contains(&class)
+    }
+
+    fn settle_unserved(&mut self, tasks: &Tasks) {
+        if std::mem::take(&mut self.refitted) {
+            self.unserved =
+                tasks.classes().iter().map(|(class, _)| class).filter(|class| !self.serves(*class)).collect();
+        }
+    }
+
+    /// Whether somebody who is linked, and was not away for long, could run these.
+    fn serves(&self, class: ClassId) -> bool {
+        self.links.values().any(|worker| worker.fits(class) && !worker.carrier.is_elsewhere())
+    }
+
+    /// Classes of what waits at workers that have more than they can run.
+    pub(super) fn stuck(&self, tasks: &Tasks) -> BTreeSet<ClassId> {
+        let loaded = self.loaded.iter().filter_map(|(_, link)| self.links.get(link));
+        let newest = loaded.flat_map(|worker| worker.newest(CALL_LOOK));
+        let unstarted = newest.filter(|(attempt, held)| !tasks.has_started(held.task, *attempt));
+        unstarted.filter_map(|(_, held)| tasks.class_of(held.task)).collect()
     }
 
     /// Keeps one worker free for the next task of `class`, which waits for a free slot or a worker of its own. The same one, as long as that
@@ -172,6 +239,11 @@ impl Workers {
         attempts.collect()
     }
 
+    /// Whether some worker has more than it can run, or is to hand that back.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.excess > 0 || self.recalling > 0
+    }
+
     /// Tasks that could move to this worker from those that hold more than they have slots: it has a slot for them.
     pub(super) fn movable(&self, link: LinkId) -> u32 {
         let may = self.links.get(&link).is_some_and(|worker| worker.may_start());
@@ -192,23 +264,23 @@ impl Workers {
         // Those who hold most first, each once.
         let loaded: Vec<_> = self.loaded.iter().rev().copied().collect();
         for (excess, loaded) in loaded {
-            let takes =
-                |task| tasks.class_of(task).is_some_and(|class| idle.iter().any(|link| self.fits(*link, class)));
+            let takes = |task| {
+                let class = tasks.class_of(task).filter(|_| free > 0);
+                let could = |link: &LinkId, class| self.fits(*link, class) && self.has_room(*link, tasks.needs(class));
+                class.is_some_and(|class| idle.iter().any(|link| could(link, class)))
+            };
             let Some(worker) = self.links.get(&loaded) else { continue };
-            let newest = worker.attempts.iter().rev().take(if free > 0 { RECALL_LOOK } else { 0 });
-            let movable = newest.filter(|(attempt, held)| {
-                !worker.recalled.contains(attempt) && !tasks.has_started(held.task, **attempt) && takes(held.task)
-            });
+            let newest = worker.newest(if free > 0 { RECALL_LOOK } else { 0 });
+            let movable = newest.filter(|(attempt, held)| !tasks.has_started(held.task, *attempt) && takes(held.task));
             let mut left = excess.div_ceil(2);
             let half = movable.take_while(|(_, held)| {
                 let more = left > 0;
                 left = left.saturating_sub(held.slots);
                 more
             });
-            let attempts: Vec<AttemptId> = half.take(free as usize).map(|(attempt, _)| *attempt).collect();
+            let attempts: Vec<AttemptId> = half.take(free as usize).map(|(attempt, _)| attempt).collect();
             let count = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
             free -= count;
-            self.recalling += count;
             self.change(loaded, |worker| attempts.iter().for_each(|attempt| worker.recall(*attempt)));
             recalls.extend(attempts.into_iter().map(|attempt| (loaded, attempt)));
         }
@@ -222,9 +294,9 @@ impl Workers {
         });
     }
 
-    /// A connection broke, or is back: the others are to hear what waits for them now.
+    /// A connection broke, or is back, or was away for long: the others are to hear what waits for them now.
     pub(super) fn tell_again(&mut self) {
-        self.stale = true;
+        (self.stale, self.refitted) = (true, true);
     }
 
     /// Whether a worker could ever run such a task.
@@ -239,6 +311,16 @@ impl Workers {
         fitting.map(|worker| worker.slots).fold(0, u32::saturating_add)
     }
 
+    /// Slots that could still be filled with tasks of these classes, of all workers but those that were away for so long that others should.
+    pub(super) fn room_for(&self, classes: impl Iterator<Item = ClassId> + Clone, tasks: &Tasks) -> u32 {
+        let here = self.links.values().filter(|worker| !worker.carrier.is_elsewhere());
+        let rooms = here.map(|worker| {
+            let fitting = classes.clone().filter(|class| worker.fits(*class));
+            fitting.map(|class| worker.room_for(tasks.needs(class))).max().unwrap_or_default()
+        });
+        rooms.fold(0, u32::saturating_add)
+    }
+
     /// It handed an attempt back. Returns whether it is of no use for such tasks: it says so, or has grown tiresome.
     pub(super) fn on_returned(&mut self, link: LinkId, why: ReturnReason) -> bool {
         let Some(worker) = self.links.get_mut(&link) else { return false };
@@ -251,6 +333,7 @@ impl Workers {
     pub(super) fn exclude(&mut self, link: LinkId, class: ClassId) {
         if let Some(worker) = self.links.get_mut(&link) {
             worker.exclude(class);
+            self.refitted = true;
         }
     }
 
@@ -261,6 +344,7 @@ impl Workers {
             worker.credits = 0;
             worker.refit(tasks);
         });
+        self.refitted = true;
     }
 
     pub(super) fn on_open(&mut self, link: LinkId, slots: u32, tasks: &Tasks) {
@@ -268,7 +352,7 @@ impl Workers {
             worker.slots = slots.max(1);
             worker.refit(tasks);
         });
-        self.stale = true;
+        (self.stale, self.refitted) = (true, true);
     }
 
     pub(super) fn on_credit(&mut self, link: LinkId, credits: u32) {
@@ -279,13 +363,13 @@ impl Workers {
         self.change(link, |worker| worker.credits = worker.credits.saturating_sub(credits));
     }
 
-    /// An attempt was sent: of a task that takes so many slots, all of them where it runs `alone`.
-    pub(super) fn on_submit(&mut self, link: LinkId, attempt: AttemptId, task: TaskId, cpus: u32, alone: bool) {
+    /// An attempt was sent: of a task with these needs, that takes all slots where it runs `alone`.
+    pub(super) fn on_submit(&mut self, link: LinkId, attempt: AttemptId, task: TaskId, needs: &Needs, alone: bool) {
         self.change(link, |worker| {
             worker.credits = worker.credits.saturating_sub(1);
             worker.told.tasks = worker.told.tasks.saturating_sub(1);
-            let slots = if alone { worker.slots } else { cpus.min(worker.slots) };
-            worker.hold(attempt, Held { task, slots });
+            let slots = if alone { worker.slots } else { needs.cpus.min(worker.slots) };
+            worker.hold(attempt, Held { task, slots, memory_mib: needs.memory_mib });
         });
         self.stale |= self.links.get(&link).is_some_and(|worker| worker.told.tasks <= worker.hear_below);
     }

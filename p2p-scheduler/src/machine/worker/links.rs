@@ -205,7 +205,7 @@ impl WorkerMachine {
         client.resuming = None;
         if !error.may_resume() || client.grace.is_zero() {
             self.drop_link(now, link, error, out);
-            self.hello_within(now, limits::HELLO_TTL / 4);
+            self.hello_within(now, self.speaker.hello_ttl() / 4);
         } else if client.broken.is_none() {
             client.broken = Some((now.at, error.clone()));
             out.push(WorkerOutput::Report(WorkerReport::Broken { user: client.verified.user.clone(), error }));
@@ -224,7 +224,7 @@ impl WorkerMachine {
                 && let Some((_, error)) = client.broken.take()
             {
                 self.drop_link(now, link, error, out);
-                self.hello_within(now, limits::HELLO_TTL / 4);
+                self.hello_within(now, self.speaker.hello_ttl() / 4);
             }
         }
     }

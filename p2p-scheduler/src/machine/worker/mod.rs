@@ -265,6 +265,7 @@ impl WorkerMachine {
             // Without a membership there is nothing to say yet; the admission says hello when it comes.
             self.hello_at = None;
             if let Some(credentials) = self.admission.credentials(&self.me, now) {
+                let ttl = self.speaker.hello_ttl();
                 let mut offer = self.config.offer.clone();
                 offer.free = offer.slots.saturating_sub(self.attempts.busy());
                 let hello = Hello {
@@ -273,10 +274,10 @@ impl WorkerMachine {
                     role: self.me.role,
                     version: VERSION,
                     offer: Some(offer),
-                    ttl_s: u32::try_from(limits::HELLO_TTL.as_secs()).unwrap_or(u32::MAX),
+                    ttl_s: u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX),
                 };
                 self.speaker.say(now, Message::Hello(hello), &mut lines);
-                self.hello_at = Some(now.at + limits::HELLO_TTL / 2);
+                self.hello_at = Some(now.at + ttl / 2);
                 if !std::mem::replace(&mut self.at_work, true) {
                     out.push(WorkerOutput::Report(WorkerReport::AtWork));
                 }
@@ -311,7 +312,7 @@ impl WorkerMachine {
             }
             ToWorker::Bye => {
                 self.drop_link(now, link, LinkError::Closed, out);
-                self.hello_within(now, limits::HELLO_TTL / 4);
+                self.hello_within(now, self.speaker.hello_ttl() / 4);
             }
             ToWorker::Standby(standby) => self.on_standby(now, link, &standby, out),
             ToWorker::Data(_) | ToWorker::Taken(_) | ToWorker::Ack(_) => {}

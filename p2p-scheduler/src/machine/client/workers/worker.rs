@@ -23,6 +23,7 @@ pub(in super::super) struct Held {
     pub(in super::super) task: TaskId,
     /// All of the worker's for one that runs alone.
     pub(super) slots: u32,
+    pub(super) memory_mib: u64,
 }
 
 /// One linked worker.
@@ -40,6 +41,8 @@ pub(in super::super) struct Worker {
     pub(in super::super) attempts: BTreeMap<AttemptId, Held>,
     /// The slots of all of them together.
     held: u32,
+    /// And their memory.
+    held_memory_mib: u64,
     pub(in super::super) draining: bool,
     pub(in super::super) round_trip: Option<Duration>,
     pub(in super::super) load: Option<Pong>,
@@ -50,6 +53,8 @@ pub(in super::super) struct Worker {
     pub(super) recalled: BTreeSet<AttemptId>,
     /// The slots of these together.
     recalled_slots: u32,
+    /// And their memory.
+    recalled_memory_mib: u64,
     /// What it believes that waits: the last `Want`, less what it was sent since.
     pub(super) told: Want,
     /// When so little of that is left, it is to hear how much there is now.
@@ -76,6 +81,7 @@ impl Worker {
             offer,
             attempts: BTreeMap::new(),
             held: 0,
+            held_memory_mib: 0,
             draining: false,
             round_trip: None,
             load: None,
@@ -83,6 +89,7 @@ impl Worker {
             credits: 0,
             recalled: BTreeSet::new(),
             recalled_slots: 0,
+            recalled_memory_mib: 0,
             told: Want::default(),
             hear_below: 0,
             ping_sent: None,
@@ -134,17 +141,20 @@ impl Worker {
         (self.credits > 0 && !self.carrier.is_broken()).then(load)
     }
 
-    /// Slots that this client's attempts there want beyond those that there are; what was asked back is not counted.
+    /// Slots that this client's attempts there want beyond those that there are, at least one where they want more memory than there is; what was
+    /// asked back is not counted.
     pub(super) fn excess(&self) -> u32 {
         if self.carrier.is_broken() || self.draining {
             return 0;
         }
-        (self.held - self.recalled_slots).saturating_sub(self.slots)
+        let lacks_memory = self.held_memory_mib - self.recalled_memory_mib > self.offer.memory_mib;
+        (self.held - self.recalled_slots).saturating_sub(self.slots).max(lacks_memory.into())
     }
 
     /// It gets an attempt.
     pub(super) fn hold(&mut self, attempt: AttemptId, held: Held) {
         self.held += held.slots;
+        self.held_memory_mib += held.memory_mib;
         self.attempts.insert(attempt, held);
     }
 
@@ -153,6 +163,7 @@ impl Worker {
         self.keep(attempt);
         let held = self.attempts.remove(&attempt)?;
         self.held -= held.slots;
+        self.held_memory_mib -= held.memory_mib;
         Some(held.task)
     }
 
@@ -162,6 +173,7 @@ impl Worker {
             && self.recalled.insert(attempt)
         {
             self.recalled_slots += held.slots;
+            self.recalled_memory_mib += held.memory_mib;
         }
     }
 
@@ -171,12 +183,13 @@ impl Worker {
             && let Some(held) = self.attempts.get(&attempt)
         {
             self.recalled_slots -= held.slots;
+            self.recalled_memory_mib -= held.memory_mib;
         }
     }
 
     /// It has nothing any more: it is about to be forgotten.
     pub(super) fn retire(&mut self) {
-        (self.credits, self.recalled_slots, self.draining) = (0, 0, true);
+        (self.credits, self.recalled_slots, self.recalled_memory_mib, self.draining) = (0, 0, 0, true);
         self.recalled.clear();
     }
 
@@ -188,6 +201,21 @@ impl Worker {
     /// Whether it has work, or knows of some.
     pub(in super::super) fn is_busy(&self) -> bool {
         !self.attempts.is_empty() || self.told.tasks > 0
+    }
+
+    /// Slots that would be taken if as many tasks with these needs started there as can beside what it has of this client.
+    pub(super) fn room_for(&self, needs: &Needs) -> u32 {
+        let by_slots = self.slots.saturating_sub(self.held) / needs.cpus.max(1);
+        let memory_mib = self.offer.memory_mib.saturating_sub(self.held_memory_mib);
+        let by_memory =
+            memory_mib.checked_div(needs.memory_mib).map_or(u32::MAX, |tasks| tasks.try_into().unwrap_or(u32::MAX));
+        by_slots.min(by_memory).saturating_mul(needs.cpus)
+    }
+
+    /// What it would start last and was not asked back, newest first: of some.
+    pub(super) fn newest(&self, look: usize) -> impl Iterator<Item = (AttemptId, Held)> {
+        let newest = self.attempts.iter().rev().take(look);
+        newest.filter(|(attempt, _)| !self.recalled.contains(attempt)).map(|(attempt, held)| (*attempt, *held))
     }
 
     /// Whether this client does not fill its slots.
