@@ -1,4 +1,5 @@
-//! `p2p map` over a long and lossy way: by a relay behind a proxy that delays and loses, beside what the tasks alone would take.
+//! `p2p map` over a long and lossy way: by a relay behind a proxy that delays and loses, beside the same without delay and loss, and beside
+//! what the tasks alone would take.
 
 use std::fs::File;
 use std::path::Path;
@@ -50,29 +51,31 @@ impl Sizes {
 /// When the relay (`twist3`) is missing, the cluster does not come up, or a command fails on it.
 pub fn measure(p2p: &Path, sizes: Sizes) -> Result<Vec<Row>> {
     let relay = Relay::try_start()?;
-    let ways = [("150 ms there and back, 1 % loss", ROUGH), ("no delay, no loss", Weather::default())];
-    let mut networks = Vec::new();
-    for (how, weather) in ways {
+    let network = |weather| {
         let proxy = Proxy::start(relay.address(), weather);
         let cluster = Cluster::start_by(p2p, SLOTS, &["--relay", &proxy.address(), "--relay-only"])?;
-        networks.push((how, weather, cluster, proxy));
-    }
+        Result::Ok((cluster, proxy))
+    };
+    let ((rough, _rough_proxy), (calm, _calm_proxy)) = (network(ROUGH)?, network(Weather::default())?);
+    let round_trips_s = ROUND_TRIPS * 2.0 * ROUGH.delay.as_secs_f64();
     let mut rows = Vec::new();
     for command in ["true #", "sleep 0.05 #"] {
-        let mut pairs = [Pairs::default(), Pairs::default()];
+        let (mut hidden, mut of_work, mut calm_of_work) = (Pairs::default(), Pairs::default(), Pairs::default());
         for _ in 0..sizes.rounds {
             // In turn: what else this machine does meets both ways.
-            for ((_, weather, cluster, _), pairs) in networks.iter().zip(&mut pairs) {
-                let (took, worked) = map(cluster, command, sizes.tasks)?;
-                let ideal = worked / f64::from(SLOTS) + ROUND_TRIPS * 2.0 * weather.delay.as_secs_f64();
-                pairs.push(took, ideal);
-            }
+            let (rough_took, rough_worked) = map(&rough, command, sizes.tasks)?;
+            let (calm_took, calm_worked) = map(&calm, command, sizes.tasks)?;
+            hidden.push(rough_took, calm_took + round_trips_s);
+            of_work.push(rough_took, rough_worked / f64::from(SLOTS) + round_trips_s);
+            calm_of_work.push(calm_took, calm_worked / f64::from(SLOTS));
         }
-        for ((how, ..), pairs) in networks.iter().zip(&pairs) {
-            let tasks = sizes.tasks;
-            let what = format!("{tasks} x `{}`, {SLOTS} slots, relay, {how}", command.trim_end_matches(" #"));
-            rows.push(Row::paired(&what, pairs, Unit::Seconds, "work by slots, 5 round trips", Bound::None));
-        }
+        let tasks = format!("{} x `{}`, {SLOTS} slots", sizes.tasks, command.trim_end_matches(" #"));
+        let rough = format!("{tasks}, 150 ms there and back, 1 % loss");
+        let calm = format!("{tasks}, no delay, no loss");
+        let all_hidden = "no delay, no loss, and 5 round trips";
+        rows.push(Row::paired(&rough, &hidden, Unit::Seconds, all_hidden, Bound::AtMostTimes(1.5)));
+        rows.push(Row::paired(&rough, &of_work, Unit::Seconds, "work by slots, 5 round trips", Bound::None));
+        rows.push(Row::paired(&calm, &calm_of_work, Unit::Seconds, "work by slots", Bound::None));
     }
     Ok(rows)
 }

@@ -19,6 +19,9 @@ use crate::trouble::{Code, Trouble};
 const IDENTITY_FILE: &str = "identity.key";
 const CLUSTERS_FOLDER: &str = "clusters";
 const LOCK_FILE: &str = ".lock";
+const ACCOUNTS_FILE: &str = "accounts.json";
+/// Accounts that are remembered; then all are forgotten, and asked for again.
+const ACCOUNTS: usize = 64;
 /// A cluster's file, bytes: far above what thousands of friends need.
 const CLUSTER_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -117,6 +120,41 @@ impl Home {
         let text = serde_json::to_vec_pretty(&trusted)
             .map_err(|fault| Trouble::system("what is trusted cannot be written", fault))?;
         replace(&path, &text).map_err(|fault| self.trouble("what is trusted cannot be kept", &path, &fault))
+    }
+
+    /// The user's name for this way to log in, if the board has told it before.
+    pub fn account(&self, way: &str) -> Option<UserName> {
+        self.accounts().remove(way)
+    }
+
+    /// Remembers it; `None` forgets it. What cannot be kept is asked for again, so that is no trouble.
+    pub fn remember_account(&self, way: &str, user: Option<&UserName>) {
+        let kept = self.lock().map_err(|trouble| trouble.to_string()).and_then(|_one_at_a_time| {
+            let mut accounts = self.accounts();
+            if accounts.get(way) == user {
+                return Ok(());
+            }
+            if accounts.len() >= ACCOUNTS {
+                accounts.clear();
+            }
+            match user {
+                Some(user) => accounts.insert(way.to_owned(), user.clone()),
+                None => accounts.remove(way),
+            };
+            let text = serde_json::to_vec_pretty(&accounts).map_err(|fault| fault.to_string())?;
+            replace(&self.folder.join(ACCOUNTS_FILE), &text).map_err(|fault| fault.to_string())
+        });
+        if let Err(fault) = kept {
+            log::info!("the account's name cannot be kept: {fault}");
+        }
+    }
+
+    /// A file that is not there, or cannot be understood, holds nothing.
+    fn accounts(&self) -> BTreeMap<String, UserName> {
+        let mut text = Vec::new();
+        let read = File::open(self.folder.join(ACCOUNTS_FILE))
+            .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, CLUSTER_FILE_BYTES), &mut text));
+        read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
 
     /// Held while a file is changed: a host and her client are two processes with one folder.

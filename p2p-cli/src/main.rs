@@ -17,6 +17,7 @@ mod say;
 mod terminal;
 mod trouble;
 mod wiring;
+mod words;
 
 use clap::Parser as _;
 

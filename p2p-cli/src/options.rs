@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use p2p_proto::ids::{ClusterName, UserName};
-use p2p_transport_pico::BoardAddress;
+use p2p_transport_pico::{BoardAddress, SshProgram};
 
 use crate::commands::{demo, host, hub, id, map, run, status, trust, worker};
 
@@ -74,6 +74,14 @@ pub struct Common {
     #[arg(long, global = true, env = "P2P_BOARD_KEY", value_name = "SHA256:...")]
     pub board_key: Option<String>,
 
+    /// Options of `ssh` for the way to the board, such as "-J somehost" or "-o ProxyCommand=..."; ~/.ssh/config counts anyway.
+    #[arg(long, global = true, env = "P2P_SSH_ARGS", value_name = "OPTIONS", allow_hyphen_values = true)]
+    pub ssh_args: Option<String>,
+
+    /// Who speaks SSH: this program, or the `ssh` program; `auto` takes `ssh` where an option asks for what only that can do.
+    #[arg(long, global = true, env = "P2P_SSH", value_name = "auto|native|system", default_value = "auto", value_parser = ssh_program)]
+    pub ssh: SshProgram,
+
     /// A Transit relay for when no direct connection comes about; may be given several times; `none` for none
     /// [default: Magic Wormhole's public one]
     #[arg(long, global = true, env = "P2P_RELAY", value_name = "tcp:HOST:PORT")]
@@ -102,4 +110,13 @@ pub struct Common {
     /// Say more; twice for even more.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+fn ssh_program(text: &str) -> Result<SshProgram, String> {
+    match text {
+        "auto" => Ok(SshProgram::Auto),
+        "native" => Ok(SshProgram::Native),
+        "system" => Ok(SshProgram::System),
+        _ => Err("write auto, native or system".to_owned()),
+    }
 }

@@ -8,7 +8,7 @@ use p2p_proto::board::{Board, BoardError};
 use p2p_proto::ids::{ClusterName, UserName};
 use p2p_proto::link::LinkTransport;
 use p2p_scheduler::{Client, ClientReport, Member, Waiting};
-use p2p_transport_pico::{PicoBoard, PicoConfig, Session, Topic};
+use p2p_transport_pico::{PicoBoard, PicoConfig, Session, SshArgs, Topic};
 use p2p_transport_wormhole::{RelayAddress, WormholeConfig, WormholeTransport};
 
 use crate::home::Home;
@@ -38,9 +38,9 @@ impl Wiring {
     /// Finds out who one is and which cluster is meant. `default_name` is the cluster's name where none was given.
     pub async fn new(common: &Common, default_name: &str) -> Result<Self, Trouble> {
         let home = Arc::new(Home::open(common.home.as_deref())?);
-        let config = board_config(common);
+        let config = board_config(common)?;
         let links = link_config(common)?;
-        let user = user(common, &config).await?;
+        let user = user(common, &config, &home).await?;
         let cluster = match &common.cluster {
             Some(cluster) => cluster.clone(),
             None => ClusterName::new(user.clone(), default_name)
@@ -92,7 +92,7 @@ impl Wiring {
 }
 
 /// How to log in to the board.
-pub fn board_config(common: &Common) -> PicoConfig {
+pub fn board_config(common: &Common) -> Result<PicoConfig, Trouble> {
     let mut config = PicoConfig::new(common.board.clone());
     if !common.identity.is_empty() {
         config.identities.clone_from(&common.identity);
@@ -105,20 +105,54 @@ pub fn board_config(common: &Common) -> PicoConfig {
     }
     config.accept_host_key.clone_from(&common.board_key);
     config.prompt = terminal::prompt();
-    config
+    config.ssh = common.ssh;
+    if let Some(line) = &common.ssh_args {
+        let wrong = |fault: &dyn std::fmt::Display| Trouble::new(Code::Usage, format!("--ssh-args: {fault}"));
+        let words = shell_words::split(line).map_err(|fault| wrong(&fault))?;
+        config.ssh_args = SshArgs::new(words).map_err(|fault| wrong(&fault))?;
+    }
+    Ok(config)
 }
 
-/// The user's name, as given or as the board knows it.
-pub async fn user(common: &Common, config: &PicoConfig) -> Result<UserName, Trouble> {
-    if let Some(user) = &common.board_user {
-        return Ok(user.clone());
+/// The user's name: as given, as the board told it before, or as it tells now.
+pub async fn user(common: &Common, config: &PicoConfig, home: &Home) -> Result<UserName, Trouble> {
+    if let Some(user) = common.board_user.clone().or_else(|| home.account(&way(common))) {
+        return Ok(user);
     }
+    ask_user(common, config, home).await
+}
+
+/// The user's name as the board tells it now.
+pub async fn ask_user(common: &Common, config: &PicoConfig, home: &Home) -> Result<UserName, Trouble> {
     let mut session = Session::connect(config).await?;
-    session.user().await.map_err(|error| match error {
+    let user = session.user().await.map_err(|error| match error {
         // The server lets unknown keys in as nobody in particular.
         BoardError::Refused(words) => Trouble::new(Code::Denied, words),
         error => error.into(),
-    })
+    })?;
+    home.remember_account(&way(common), Some(&user));
+    Ok(user)
+}
+
+/// Whoever was not let in may have another account by now: his name is asked for again.
+pub fn forget_user(common: &Common) {
+    if let Ok(home) = Home::open(common.home.as_deref())
+        && home.account(&way(common)).is_some()
+    {
+        home.remember_account(&way(common), None);
+    }
+}
+
+/// What decides which account one logs in to: the board and the keys.
+fn way(common: &Common) -> String {
+    let keys: Vec<String> = common
+        .identity
+        .iter()
+        .map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()).display().to_string())
+        .collect();
+    let parts: Vec<String> =
+        std::iter::once(common.board.to_string()).chain(keys).chain(common.ssh_args.clone()).collect();
+    parts.join(" ")
 }
 
 fn link_config(common: &Common) -> Result<WormholeConfig, Trouble> {

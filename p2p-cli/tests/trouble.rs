@@ -207,7 +207,7 @@ fn a_first_contact_is_asked_about_at_a_terminal() {
     assert!(!known.exists(), "{done}");
     let done = at_a_terminal("yes\n");
     assert_eq!(done.code, Some(0), "{done}");
-    assert!(done.stdout.contains("user  alice"), "{done}");
+    assert!(done.stdout.contains("user   alice"), "{done}");
     // Known from now on: nobody is asked, at a terminal or not.
     let mut command = cluster.command("alice", &["id", "--known-hosts", "known"]);
     command.env_remove("P2P_BOARD_KEY");
@@ -236,6 +236,59 @@ fn no_network_is_said_at_once() {
     says(&done, 69, &["cannot reach the board", &nobody, "Check the network"]);
     let done = cluster.run("alice", &["run", "--board", "ssh://no-such-host.invalid", "--", "true"]);
     says(&done, 69, &["no-such-host.invalid", "Check the network"]);
+}
+
+#[test]
+fn what_answers_in_place_of_the_board_is_named() {
+    let cluster = Cluster::start();
+    let portal = stranger("HTTP/1.1 302 Found\r\nLocation: http://login.example/\r\n\r\n");
+    let done = cluster.run("alice", &["run", "--board", &portal, "--", "true"]);
+    says(&done, 69, &[&portal, "a web server answers there", "HTTP/1.1 302 Found", "open any web page in a browser"]);
+    let other = stranger("220 mail.example ESMTP\r\n");
+    let done = cluster.run("alice", &["run", "--board", &other, "--", "true"]);
+    says(&done, 69, &[&other, "no SSH server", "220 mail.example ESMTP", "Check the address"]);
+}
+
+/// Says this to everybody who has sent it an empty line, and hangs up; where it is.
+fn stranger(answer: &'static str) -> String {
+    use std::io::{BufRead as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for connection in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let lines = std::io::BufReader::new(&connection).lines();
+                // Whoever goes away before has said enough.
+                let _ = lines.map_while(Result::ok).take(2).count();
+                let _ = (&connection).write_all(answer.as_bytes());
+            });
+        }
+    });
+    format!("ssh://{address}")
+}
+
+#[test]
+fn a_machine_without_a_network_is_told_so() {
+    // A network namespace of its own has no network at all.
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--map-root-user", "--net", env!("CARGO_BIN_EXE_p2p"), "id", "--board", "ssh://192.0.2.77"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    command.env("P2P_HOME", folder.path());
+    let done = Running::start(command).done();
+    says(&done, 69, &["cannot reach the board ssh://192.0.2.77", "this machine has no network that leads there"]);
+}
+
+#[test]
+fn a_locked_key_without_an_agent_is_told_so() {
+    let cluster = Cluster::start();
+    let locked = cluster.work("alice").join("locked");
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "open sesame", "-f"])
+        .arg(&locked)
+        .status();
+    assert!(made.expect("ssh-keygen, of openssh-client").success());
+    let done = cluster.run("alice", &["run", "--identity", "locked", "--", "true"]);
+    says(&done, 77, &["locked needs a passphrase", "nobody is at a terminal", "`ssh-add locked`", "ssh-agent"]);
 }
 
 #[test]

@@ -6,7 +6,6 @@ use std::str::FromStr;
 
 /// pico.sh's pipe.
 const DEFAULT_HOST: &str = "pipe.pico.sh";
-const DEFAULT_PORT: u16 = 22;
 /// A board tells its users apart by key alone, so any login name does.
 const DEFAULT_LOGIN: &str = "p2p";
 /// A DNS name, bytes (RFC 1035).
@@ -35,6 +34,24 @@ pub struct AddressError {
 }
 
 impl BoardAddress {
+    /// SSH's.
+    pub(crate) const DEFAULT_PORT: u16 = 22;
+
+    /// The machine of this name or IP address.
+    ///
+    /// # Errors
+    /// What a name may not be.
+    pub(crate) fn new(login: &str, host: &str, port: u16) -> Result<Self, &'static str> {
+        let plain = |text: &str, extra: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || extra.contains(c));
+        if host.is_empty() || host.len() > HOST_BYTES || !plain(host, ".-_:%") || host.starts_with('-') {
+            return Err("the host name is not one");
+        }
+        if login.is_empty() || !plain(login, ".-_+") || login.starts_with('-') {
+            return Err("the login name is not one");
+        }
+        Ok(Self { login: login.to_owned(), host: host.to_ascii_lowercase(), port })
+    }
+
     /// The host's name or IP address, in lower case and without brackets.
     pub fn host(&self) -> &str {
         &self.host
@@ -50,10 +67,15 @@ impl BoardAddress {
         &self.login
     }
 
+    /// Whether the port is another one than SSH's.
+    pub(crate) fn has_port(&self) -> bool {
+        self.port != Self::DEFAULT_PORT
+    }
+
     /// How `known_hosts` names this server: `HOST`, or `[HOST]:PORT` for ports other than 22.
     pub fn known_as(&self) -> String {
         match self.port {
-            DEFAULT_PORT => self.host.clone(),
+            Self::DEFAULT_PORT => self.host.clone(),
             port => format!("[{}]:{port}", self.host),
         }
     }
@@ -66,7 +88,7 @@ impl BoardAddress {
 
 impl Default for BoardAddress {
     fn default() -> Self {
-        Self { login: DEFAULT_LOGIN.to_owned(), host: DEFAULT_HOST.to_owned(), port: DEFAULT_PORT }
+        Self { login: DEFAULT_LOGIN.to_owned(), host: DEFAULT_HOST.to_owned(), port: Self::DEFAULT_PORT }
     }
 }
 
@@ -85,17 +107,10 @@ impl FromStr for BoardAddress {
             None => place.split_once(':').unwrap_or((place, "")),
         };
         let port = match port {
-            "" => DEFAULT_PORT,
+            "" => Self::DEFAULT_PORT,
             port => port.parse().ok().filter(|&port| port != 0).ok_or_else(|| fault("the port is not 1 to 65535"))?,
         };
-        let plain = |text: &str, extra: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || extra.contains(c));
-        if host.is_empty() || host.len() > HOST_BYTES || !plain(host, ".-_:%") || host.starts_with('-') {
-            return Err(fault("the host name is not one"));
-        }
-        if login.is_empty() || !plain(login, ".-_+") || login.starts_with('-') {
-            return Err(fault("the login name is not one"));
-        }
-        Ok(Self { login: login.to_owned(), host: host.to_ascii_lowercase(), port })
+        Self::new(login, host, port).map_err(fault)
     }
 }
 
@@ -104,7 +119,7 @@ impl fmt::Display for BoardAddress {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         let login = if self.login == DEFAULT_LOGIN { String::new() } else { format!("{}@", self.login) };
         match self.port {
-            DEFAULT_PORT => write!(f, "ssh://{login}{host}"),
+            Self::DEFAULT_PORT => write!(f, "ssh://{login}{host}"),
             port => write!(f, "ssh://{login}{host}:{port}"),
         }
     }

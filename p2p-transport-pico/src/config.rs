@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::env;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use crate::address::BoardAddress;
+use crate::ssh_args::SshArgs;
+use crate::ssh_config::Strict;
 
 /// How long a connection may take, login included, without the time that a person needs to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -30,10 +32,18 @@ pub struct PicoConfig {
     pub agent: Agent,
     /// The file of known host keys; it is made when a first key is accepted. OpenSSH's format, hashed names included.
     pub known_hosts: PathBuf,
+    /// Further files of known host keys, which are only read.
+    pub more_known_hosts: Vec<PathBuf>,
+    /// Offer none of the agent's keys but those that [`PicoConfig::identities`] names.
+    pub identities_only: bool,
     /// Accept exactly this host key, `SHA256:` and base64 as OpenSSH prints it, whatever [`PicoConfig::known_hosts`] says.
     pub accept_host_key: Option<String>,
     /// Whom to ask; `None` where nobody sits at a terminal.
     pub prompt: Option<Arc<dyn Prompt>>,
+    /// Options as the `ssh` program takes them: jump hosts and the like. What is set above counts more.
+    pub ssh_args: SshArgs,
+    /// Who speaks SSH.
+    pub ssh: SshProgram,
     /// How long a connection may take, login included, without the time that a person needs to answer.
     pub connect_timeout: Duration,
     /// A connection is given up after this long without a byte from the server; 30 s unless changed. A server is asked for a
@@ -42,7 +52,10 @@ pub struct PicoConfig {
     pub silence: Duration,
     /// Makes the waits between tries repeatable; `None` in daily use.
     pub seed: Option<u64>,
+    pub(crate) host_key_alias: Option<String>,
+    pub(crate) strict: Strict,
     passphrases: Arc<Mutex<HashMap<PathBuf, String>>>,
+    said: Arc<Once>,
 }
 
 /// Which SSH agent to ask for keys.
@@ -57,6 +70,18 @@ pub enum Agent {
     Off,
 }
 
+/// Who speaks SSH with the board.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SshProgram {
+    /// This program, or `ssh` where an option asks for what only that can do.
+    #[default]
+    Auto,
+    /// This program.
+    Native,
+    /// The `ssh` program.
+    System,
+}
+
 /// A person at a terminal. Both calls may block for as long as a person needs; they run on a thread of their own.
 pub trait Prompt: Send + Sync {
     /// Whether to trust a server that was never seen before; `question` shows its name, key type and fingerprint.
@@ -69,20 +94,44 @@ pub trait Prompt: Send + Sync {
 impl PicoConfig {
     /// A person's usual keys and known hosts for `address`, and nobody to ask.
     pub fn new(address: BoardAddress) -> Self {
-        let ssh = env::home_dir().unwrap_or_default().join(".ssh");
         Self {
             address,
             identities: Vec::new(),
-            default_identities: DEFAULT_IDENTITIES.iter().map(|name| ssh.join(name)).collect(),
+            default_identities: Self::usual_identities(),
             agent: Agent::default(),
-            known_hosts: ssh.join("known_hosts"),
+            known_hosts: Self::usual_known_hosts(),
+            more_known_hosts: Vec::new(),
+            identities_only: false,
             accept_host_key: None,
             prompt: None,
+            ssh_args: SshArgs::default(),
+            ssh: SshProgram::default(),
             connect_timeout: CONNECT_TIMEOUT,
             silence: SILENCE,
             seed: None,
+            host_key_alias: None,
+            strict: Strict::default(),
             passphrases: Arc::default(),
+            said: Arc::new(Once::new()),
         }
+    }
+
+    /// Says something that holds for every connection; the first time only.
+    pub(crate) fn say_once(&self, text: &str) {
+        self.said.call_once(|| log::warn!("{text}"));
+    }
+
+    pub(crate) fn usual_identities() -> Vec<PathBuf> {
+        DEFAULT_IDENTITIES.iter().map(|name| ssh_folder().join(name)).collect()
+    }
+
+    pub(crate) fn usual_known_hosts() -> PathBuf {
+        ssh_folder().join("known_hosts")
+    }
+
+    /// How `known_hosts` names this server.
+    pub(crate) fn known_as(&self) -> String {
+        self.host_key_alias.clone().unwrap_or_else(|| self.address.known_as())
     }
 
     /// The same way in, to another server.
@@ -99,6 +148,10 @@ impl PicoConfig {
     }
 }
 
+fn ssh_folder() -> PathBuf {
+    env::home_dir().unwrap_or_default().join(".ssh")
+}
+
 impl fmt::Debug for PicoConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PicoConfig")
@@ -108,6 +161,8 @@ impl fmt::Debug for PicoConfig {
             .field("agent", &self.agent)
             .field("known_hosts", &self.known_hosts)
             .field("accept_host_key", &self.accept_host_key)
+            .field("ssh_args", &self.ssh_args)
+            .field("ssh", &self.ssh)
             .field("prompt", &self.prompt.is_some())
             .field("connect_timeout", &self.connect_timeout)
             .field("silence", &self.silence)

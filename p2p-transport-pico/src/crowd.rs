@@ -88,6 +88,7 @@ impl Row {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // any moment will do to count from
 mod tests {
     use p2p_proto::board::Envelope;
     use p2p_proto::board::message::Bye;

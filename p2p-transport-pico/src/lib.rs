@@ -7,8 +7,10 @@
 //! | module | holds |
 //! |---|---|
 //! | `address`, `config` | where to go, with which keys, and whom to ask |
+//! | `ssh_args`, `ssh_config`, `route` | the way there, as OpenSSH's own configuration has it |
 //! | `known_hosts`, `key_file`, `listing`, `probe`, `own_lines`, `backoff`, `crowd` | decisions, pure |
-//! | `wire`, `native`, `call`, `door` | one SSH connection: its channels, libssh2's, one command, logging in |
+//! | `wire`, `native`, `system`, `call` | one SSH connection: its channels, libssh2's or the `ssh` program's; one command |
+//! | `door` | logging in, over other machines where need be |
 //! | `session` | commands for people: `user`, `ls` |
 //! | `board`, `keeper`, `opening`, `visit`, `list_watch` | the board: its handle, its owning task, opening the topic, one stay on it |
 #![forbid(unsafe_code)]
@@ -29,12 +31,17 @@ mod native;
 mod opening;
 mod own_lines;
 mod probe;
+mod route;
 mod session;
+mod ssh_args;
+mod ssh_config;
+mod system;
 mod visit;
 mod wire;
 
 pub use address::{AddressError, BoardAddress};
 pub use board::{PicoBoard, Topic};
-pub use config::{Agent, PicoConfig, Prompt};
+pub use config::{Agent, PicoConfig, Prompt, SshProgram};
 pub use listing::{ListedClient, ListedTopic, Listing, ListingError};
 pub use session::{CommandOutput, Session};
+pub use ssh_args::{SshArgs, SshArgsError};

@@ -5,11 +5,13 @@
 //! socket never turns readable for them; so whoever reads several channels goes round once more before waiting.
 
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::Arc;
 
 use async_io::Async;
+use async_process::Child;
 use futures::future::{self, Either};
+use socket2::Socket;
 use ssh2::{BlockDirections, Channel, ErrorCode};
 
 /// Unread bytes that one channel may pile up in libssh2.
@@ -22,17 +24,19 @@ const WOULD_BLOCK: ErrorCode = ErrorCode::Session(-37);
 /// A connection. Dropping it says goodbye and closes the socket; a call that was given up half-way makes it useless.
 pub(crate) struct Native {
     pub(crate) ssh: ssh2::Session,
-    socket: Arc<Async<TcpStream>>,
+    socket: Arc<Async<Socket>>,
+    /// The program that stands for the connection; it ends with it.
+    _carrier: Option<Child>,
 }
 
 impl Native {
     /// Takes a connected socket; no byte of SSH has been exchanged yet.
-    pub(crate) fn new(socket: Async<TcpStream>) -> Result<Self, ssh2::Error> {
-        let socket = Arc::new(socket);
+    pub(crate) fn new(socket: Socket, carrier: Option<Child>) -> io::Result<Self> {
+        let socket = Arc::new(Async::new(socket)?);
         let mut ssh = ssh2::Session::new()?;
         ssh.set_tcp_stream(socket.clone());
         ssh.set_blocking(false);
-        Ok(Self { ssh, socket })
+        Ok(Self { ssh, socket, _carrier: carrier })
     }
 
     /// Makes a libssh2 call until it no longer would block. Nothing else may use the connection meanwhile.
@@ -90,7 +94,7 @@ impl Drop for Native {
     fn drop(&mut self) {
         let _ = self.ssh.disconnect(None, "left", None);
         // Without this, libssh2 would wait for the server to close each channel and then not free the session.
-        let _ = self.socket.get_ref().shutdown(Shutdown::Both);
+        let _ = self.socket.as_ref().get_ref().shutdown(Shutdown::Both);
     }
 }
 

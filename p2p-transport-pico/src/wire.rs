@@ -7,11 +7,17 @@ use std::io::{self, Read as _, Write as _};
 use std::time::Duration;
 
 use crate::native::{Native, unblocked};
+use crate::system::{ChildChannel, System};
+
+/// Longer than any connection lasts: whether the server lives is then not judged here.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// A connection that is logged in. Dropping it ends it; a call that was given up half-way makes it useless.
 pub(crate) enum Wire {
     /// libssh2's.
     Native(Native),
+    /// That of the `ssh` program.
+    System(System),
 }
 
 /// One command on a [`Wire`]. Clones are the same channel.
@@ -19,6 +25,8 @@ pub(crate) enum Wire {
 pub(crate) enum Channel {
     /// libssh2's.
     Native(ssh2::Channel),
+    /// That of the `ssh` program.
+    System(ChildChannel),
 }
 
 impl Wire {
@@ -26,6 +34,7 @@ impl Wire {
     pub(crate) fn open(&self) -> io::Result<Option<Channel>> {
         match self {
             Self::Native(native) => Ok(unblocked(native.open())?.map(Channel::Native)),
+            Self::System(system) => system.open().map(|channel| Some(Channel::System(channel))),
         }
     }
 
@@ -90,6 +99,7 @@ impl Wire {
     pub(crate) async fn ready(&self) {
         match self {
             Self::Native(native) => native.ready().await,
+            Self::System(system) => system.ready().await,
         }
     }
 
@@ -97,6 +107,7 @@ impl Wire {
     pub(crate) async fn readable(&self) {
         match self {
             Self::Native(native) => native.readable().await,
+            Self::System(system) => system.readable().await,
         }
     }
 
@@ -104,6 +115,7 @@ impl Wire {
     pub(crate) async fn writable(&self) {
         match self {
             Self::Native(native) => native.writable().await,
+            Self::System(system) => system.writable().await,
         }
     }
 
@@ -111,6 +123,7 @@ impl Wire {
     pub(crate) fn wants_to_send(&self) -> bool {
         match self {
             Self::Native(native) => native.wants_to_send(),
+            Self::System(system) => system.wants_to_send(),
         }
     }
 
@@ -118,6 +131,7 @@ impl Wire {
     pub(crate) fn ask_for_life(&self) -> io::Result<()> {
         match self {
             Self::Native(native) => Ok(native.ask_for_life()?),
+            Self::System(_) => Ok(()),
         }
     }
 
@@ -125,6 +139,7 @@ impl Wire {
     pub(crate) fn silence(&self, wanted: Duration) -> Duration {
         match self {
             Self::Native(_) => wanted,
+            Self::System(_) => FOR_EVER,
         }
     }
 }
@@ -134,6 +149,7 @@ impl Channel {
     pub(crate) fn exec(&mut self, command: &str) -> io::Result<Option<()>> {
         match self {
             Self::Native(channel) => unblocked(channel.exec(command)),
+            Self::System(channel) => channel.exec(command).map(Some),
         }
     }
 
@@ -141,6 +157,7 @@ impl Channel {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
         match self {
             Self::Native(channel) => unblocked_io(channel.write(bytes)),
+            Self::System(channel) => channel.write(bytes),
         }
     }
 
@@ -148,6 +165,7 @@ impl Channel {
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match self {
             Self::Native(channel) => unblocked_io(channel.read(buffer)),
+            Self::System(channel) => channel.read(buffer),
         }
     }
 
@@ -155,6 +173,7 @@ impl Channel {
     pub(crate) fn read_stderr(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match self {
             Self::Native(channel) => unblocked_io(channel.stderr().read(buffer)),
+            Self::System(channel) => channel.read_stderr(buffer),
         }
     }
 
@@ -162,6 +181,7 @@ impl Channel {
     pub(crate) fn has_unread(&self) -> bool {
         match self {
             Self::Native(channel) => channel.read_window().available > 0 || channel.eof(),
+            Self::System(channel) => channel.has_unread(),
         }
     }
 
@@ -169,6 +189,8 @@ impl Channel {
     pub(crate) fn room(&self) -> usize {
         match self {
             Self::Native(channel) => channel.write_window().remaining as usize,
+            // A socket takes a line whole as long as `ssh` keeps up; there is no telling how much more.
+            Self::System(_) => usize::MAX,
         }
     }
 
@@ -176,6 +198,7 @@ impl Channel {
     pub(crate) fn eof(&self) -> bool {
         match self {
             Self::Native(channel) => channel.eof(),
+            Self::System(channel) => channel.eof(),
         }
     }
 
@@ -183,6 +206,7 @@ impl Channel {
     pub(crate) fn close(&mut self) -> io::Result<Option<()>> {
         match self {
             Self::Native(channel) => unblocked(channel.close()),
+            Self::System(channel) => Ok(channel.close().then_some(())),
         }
     }
 
@@ -190,6 +214,7 @@ impl Channel {
     pub(crate) fn exit_status(&self) -> io::Result<i32> {
         match self {
             Self::Native(channel) => Ok(channel.exit_status()?),
+            Self::System(channel) => channel.exit_status(),
         }
     }
 }

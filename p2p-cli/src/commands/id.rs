@@ -8,6 +8,7 @@ use crate::home::Home;
 use crate::options::Common;
 use crate::trouble::Trouble;
 use crate::wiring;
+use crate::words::words;
 
 /// Options of `p2p id`.
 #[derive(Debug, Args)]
@@ -17,20 +18,27 @@ pub struct Options {
     pub offline: bool,
 }
 
-/// Shows the account and the machine's key.
+/// Shows the account and the machine's key, as a fingerprint and in words.
 pub async fn id(common: &Common, options: Options) -> Result<ExitCode, Trouble> {
     let home = Home::open(common.home.as_deref())?;
-    let fingerprint = home.identity()?.machine_key().fingerprint();
-    let user = if options.offline { None } else { Some(wiring::user(common, &wiring::board_config(common)).await?) };
+    let key = home.identity()?.machine_key();
+    let (fingerprint, words) = (key.fingerprint(), words(&key));
+    let user = match &common.board_user {
+        _ if options.offline => None,
+        Some(user) => Some(user.clone()),
+        // Asked anew: this is how one finds out.
+        None => Some(wiring::ask_user(common, &wiring::board_config(common)?, &home).await?),
+    };
     if common.json {
-        let line = serde_json::json!({ "user": user, "board": common.board.to_string(), "key": fingerprint, "home": home.folder() });
+        let line = serde_json::json!({ "user": user, "board": common.board.to_string(), "key": fingerprint, "words": words, "home": home.folder() });
         println!("{line}");
     } else {
         if let Some(user) = user {
-            println!("user  {user} on {}", common.board);
+            println!("user   {user} on {}", common.board);
         }
-        println!("key   {fingerprint}");
-        println!("home  {}", home.folder().display());
+        println!("key    {fingerprint}");
+        println!("words  {words}");
+        println!("home   {}", home.folder().display());
     }
     Ok(ExitCode::SUCCESS)
 }

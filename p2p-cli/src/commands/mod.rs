@@ -25,16 +25,24 @@ const LAST_MOMENT: Duration = Duration::from_millis(500);
 /// Runs the command that was asked for.
 pub async fn run(arguments: Arguments) -> Result<ExitCode, Trouble> {
     let common = arguments.common;
-    match arguments.command {
-        Command::Run(options) => run::run(&common, options).await,
-        Command::Map(options) => map::map(&common, options).await,
-        Command::Worker(options) => worker::worker(&common, options).await,
-        Command::Host(options) => host::host(&common, options).await,
-        Command::Status(options) => status::status(&common, options).await,
-        Command::Hub(options) => hub::hub(&common, options).await,
-        Command::Id(options) => id::id(&common, options).await,
-        Command::Trust(options) => trust::trust(&common, options),
-        Command::Demo(options) => demo::demo(&common, options).await,
+    let ended = dispatch(&common, arguments.command).await;
+    if ended.as_ref().is_err_and(|trouble| matches!(trouble.code(), Code::NoCluster | Code::Denied)) {
+        crate::wiring::forget_user(&common);
+    }
+    ended
+}
+
+async fn dispatch(common: &crate::options::Common, command: Command) -> Result<ExitCode, Trouble> {
+    match command {
+        Command::Run(options) => run::run(common, options).await,
+        Command::Map(options) => map::map(common, options).await,
+        Command::Worker(options) => worker::worker(common, options).await,
+        Command::Host(options) => host::host(common, options).await,
+        Command::Status(options) => status::status(common, options).await,
+        Command::Hub(options) => hub::hub(common, options).await,
+        Command::Id(options) => id::id(common, options).await,
+        Command::Trust(options) => trust::trust(common, options),
+        Command::Demo(options) => demo::demo(common, options).await,
     }
 }
 

@@ -163,6 +163,19 @@ mod tests {
         assert!(now.at >= Duration::from_secs(7), "three lines at one a second came by {:?}", now.at);
     }
 
+    /// Columns: peers; for how long a hello counts, s.
+    #[test]
+    fn hellos_of_many_are_rarer_so_that_all_together_stay_at_their_share() {
+        let most = u32::try_from(limits::DIRECTORY_PEERS).unwrap();
+        let mut speaker = Speaker::new("bob@h:1".parse().unwrap());
+        for (peers, ttl_s) in [(1, 120), (300, 120), (600, 240), (3000, 1200), (most, 4000), (u32::MAX, 4000)] {
+            speaker.set_peers(peers);
+            assert_eq!(speaker.hello_ttl().as_secs(), ttl_s, "{peers} peers");
+            let per_s = f64::from(peers.min(most)) / (speaker.hello_ttl() / 2).as_secs_f64();
+            assert!(per_s <= f64::from(limits::HELLO_LINES_PER_S), "{per_s} hellos a second");
+        }
+    }
+
     #[test]
     fn what_nobody_waits_for_any_more_is_not_said_and_what_waits_is_said_once() {
         let mut speaker = Speaker::new("bob@h:1".parse().unwrap());

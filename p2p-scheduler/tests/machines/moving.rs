@@ -103,6 +103,18 @@ fn tasks_of_a_killed_worker_start_elsewhere_within_six_seconds() {
 }
 
 #[test]
+fn tasks_of_a_worker_that_falls_silent_start_elsewhere_within_twenty_seconds() {
+    let (mut world, workers, client) = cluster(&[("bob", 1)]);
+    let id = world.submit(client, task(60_000));
+    world.run_until(SOON, |world| world.running(workers[0]) == 1);
+    let other = world.worker("bob", 1);
+    world.run_for(SOON);
+    world.power_off(workers[0]);
+    world.run_until(Duration::from_secs(20), |world| world.runs_on(id).contains(&other));
+    world.run_until(Duration::from_secs(120), World::all_done);
+}
+
+#[test]
 fn a_client_says_what_it_waits_for_when_its_only_worker_is_killed() {
     let (mut world, workers, client) = cluster(&[("bob", 1)]);
     let (id, once) = (world.submit(client, task(1000)), world.submit(client, TaskSpec { once: true, ..task(1000) }));

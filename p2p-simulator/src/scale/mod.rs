@@ -4,6 +4,7 @@ mod table;
 
 use std::time::Duration;
 
+use p2p_proto::limits;
 use p2p_proto::task::TaskSpec;
 
 pub use self::table::{BEGIN, END, in_page, table};
@@ -19,7 +20,7 @@ pub const AXES: [(&str, &[u64]); 3] = [
 const TASK_MS: u64 = 10;
 /// Tasks on the other two axes.
 const TASKS: u64 = 20_000;
-/// How long nothing but presence is measured.
+/// How long nothing but presence is measured, at least: everybody says hello twice meanwhile.
 const STEADY: Duration = Duration::from_secs(120);
 /// Processes start this far from each other: so many at once are a restart of everybody, not growth.
 const STARTS_APART: Duration = Duration::from_millis(20);
@@ -86,10 +87,11 @@ fn one(axis: &'static str, size: u64, [workers, clients, tasks]: [u64; 3], live:
         }
         world.run_for(STARTS_APART);
     }
-    world.run_for(STEADY);
+    let steady = STEADY.max(Duration::from_secs(2 * workers / u64::from(limits::HELLO_LINES_PER_S)));
+    world.run_for(steady);
     let before = world.ledger.lines();
-    world.run_for(STEADY);
-    let lines_per_s = (world.ledger.lines() - before) as f64 / STEADY.as_secs_f64();
+    world.run_for(steady);
+    let lines_per_s = (world.ledger.lines() - before) as f64 / steady.as_secs_f64();
     let before = (world.ledger.lines(), world.items, world.steps);
     for client in &callers {
         world.submit_all(*client, (0..tasks / clients).map(|_| spec()).collect());

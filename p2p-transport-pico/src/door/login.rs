@@ -3,8 +3,6 @@
 //! The order matters: pico.sh takes the first key that it is offered, even one that it does not know.
 
 use std::env;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,7 +12,7 @@ use ssh2::{ErrorCode, PublicKey};
 
 use super::{left, too_slow, unreachable};
 use crate::config::{Agent, PicoConfig};
-use crate::key_file::{KEY_FILE_BYTES, KeyFile};
+use crate::key_file::{self, KeyFile};
 use crate::native::Native;
 
 /// How often a passphrase may be mistyped.
@@ -35,7 +33,9 @@ pub(super) async fn log_in(config: &PicoConfig, wire: &Native) -> Result<(), Boa
             None
         }
     };
-    Login { config, wire, agent, started: Instant::now(), offered: Vec::new(), notes: Vec::new() }.run().await
+    Login { config, wire, agent, started: Instant::now(), offered: Vec::new(), notes: Vec::new(), locked: None }
+        .run()
+        .await
 }
 
 struct Login<'a> {
@@ -48,6 +48,8 @@ struct Login<'a> {
     offered: Vec<Vec<u8>>,
     /// What was tried, and why it did not do.
     notes: Vec<String>,
+    /// A key file that needs a passphrase for which nobody could be asked.
+    locked: Option<PathBuf>,
 }
 
 impl Login<'_> {
@@ -58,7 +60,7 @@ impl Login<'_> {
             }
         }
         let keys: Vec<PublicKey> = self.agent.as_mut().map(|agent| std::mem::take(&mut agent.keys)).unwrap_or_default();
-        for key in &keys {
+        for key in keys.iter().filter(|_| !self.config.identities_only) {
             if self.offer_agent_key(key).await? {
                 return Ok(());
             }
@@ -73,7 +75,7 @@ impl Login<'_> {
 
     /// Offers a key file, through the agent if that holds the key.
     async fn offer_named(&mut self, file: &Path, must_exist: bool) -> Result<bool, BoardError> {
-        let text = match read_key(file) {
+        let text = match key_file::text(file) {
             Ok(text) => text,
             Err(_) if !must_exist && !file.exists() => return Ok(false),
             Err(fault) => return Ok(self.note(file, &format!("cannot be read: {fault}"))),
@@ -102,6 +104,7 @@ impl Login<'_> {
         let Some(prompt) = &self.config.prompt else {
             let why = "needs a passphrase, and nobody is at a terminal to ask; add it to an SSH agent with ssh-add";
             log::warn!("skipping the key file {}: it {why}", file.display());
+            self.locked.get_or_insert_with(|| file.to_owned());
             return Ok(self.note(file, why));
         };
         for _ in 0..PASSPHRASE_TRIES {
@@ -164,6 +167,13 @@ impl Login<'_> {
     fn refused(&self) -> BoardError {
         let board = &self.config.address;
         let tried = if self.notes.is_empty() { "there was none to offer".to_owned() } else { self.notes.join("; ") };
+        if let Some(file) = &self.locked {
+            return BoardError::Auth(format!(
+                "cannot log in to {board}: {tried}. So that {} can be used where nobody can be asked, unlock it once in a terminal: \
+                 `ssh-add {0}` (where no agent runs: first `eval \"$(ssh-agent)\"`), and start this again from there",
+                file.display()
+            ));
+        }
         BoardError::Auth(format!(
             "{board} did not take any SSH key: {tried}. Make a key with ssh-keygen if there is none, and make it known to the server \
              (on pico.sh: run `ssh pico.sh` once); or name the right key file"
@@ -208,10 +218,4 @@ impl OpenAgent {
         let at = self.keys.iter().position(|key| key.blob() == public)?;
         Some(self.keys.swap_remove(at))
     }
-}
-
-fn read_key(file: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    File::open(file)?.take(KEY_FILE_BYTES).read_to_string(&mut text)?;
-    Ok(text)
 }

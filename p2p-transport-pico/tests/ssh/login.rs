@@ -135,13 +135,13 @@ fn the_usual_files_come_last_and_missing_ones_do_not_matter() {
 }
 
 /// An agent of this test alone.
-struct TestAgent {
+pub(crate) struct TestAgent {
     child: Child,
-    socket: PathBuf,
+    pub(crate) socket: PathBuf,
 }
 
 impl TestAgent {
-    fn start(folder: &Path) -> Self {
+    pub(crate) fn start(folder: &Path) -> Self {
         let socket = folder.join("agent");
         let mut agent = Command::new("ssh-agent");
         agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null());
@@ -154,7 +154,7 @@ impl TestAgent {
         Self { child, socket }
     }
 
-    fn add(&self, key: &Path) {
+    pub(crate) fn add(&self, key: &Path) {
         let added = Command::new("ssh-add").arg("-q").arg(key).env("SSH_AUTH_SOCK", &self.socket).status();
         assert!(added.expect("cannot run ssh-add; install the package openssh-client").success());
     }

@@ -4,6 +4,7 @@
 //! service or as another user, and nothing outside temporary folders is read or written, but for `/run/sshd`, the empty folder
 //! that `sshd` insists on when it runs as root.
 
+mod jump;
 mod kit;
 mod login;
 mod members;

@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use tempfile::TempDir;
@@ -28,6 +30,7 @@ pub(crate) struct Sshd {
     pub(crate) dir: TempDir,
     pub(crate) address: SocketAddr,
     host_key: PathBuf,
+    served: Arc<AtomicUsize>,
 }
 
 impl Sshd {
@@ -49,13 +52,19 @@ impl Sshd {
             "HostKey {folder}/host\nHostKey {folder}/host_ecdsa\nAuthorizedKeysFile {folder}/authorized_keys\nForceCommand {folder}/pipe.sh\nPidFile none\n\
              StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
         );
-        fs::write(dir.path().join("sshd_config"), settings).unwrap();
+        let authority = dir.path().join("user_ca.pub");
+        let trusted =
+            if authority.exists() { format!("TrustedUserCAKeys {}\n", authority.display()) } else { String::new() };
+        fs::write(dir.path().join("sshd_config"), settings + &trusted).unwrap();
 
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let settings = dir.path().join("sshd_config");
+        let served = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&served);
         thread::spawn(move || {
             for connection in listener.incoming().map_while(Result::ok) {
+                count.fetch_add(1, Ordering::SeqCst);
                 let output = OwnedFd::from(connection.try_clone().unwrap());
                 let mut server = Command::new(&program);
                 server.arg("-i").arg("-e").arg("-f").arg(&settings);
@@ -64,13 +73,18 @@ impl Sshd {
                 thread::spawn(move || server.wait());
             }
         });
-        Self { dir, address, host_key }
+        Self { dir, address, host_key, served }
     }
 
     /// Where to log in; `sshd`, unlike a board, wants to know as whom.
     pub(crate) fn url(&self) -> String {
         let login = String::from_utf8(tool("coreutils", "id", &["-un"]).stdout).unwrap();
         format!("ssh://{}@{}", login.trim(), self.address)
+    }
+
+    /// How many connections there have been.
+    pub(crate) fn served(&self) -> usize {
+        self.served.load(Ordering::SeqCst)
     }
 
     /// The line for `known_hosts`.
