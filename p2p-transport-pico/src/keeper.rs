@@ -11,6 +11,7 @@ use p2p_proto::board::{BoardError, BoardEvent};
 use crate::backoff::Backoff;
 use crate::board::{Shared, Topic};
 use crate::config::PicoConfig;
+use crate::crowd::{Crowd, Row};
 use crate::door;
 use crate::opening;
 use crate::visit::{Ended, Visit};
@@ -22,6 +23,8 @@ const STABLE: Duration = Duration::from_secs(10);
 const NORMAL: Duration = Duration::from_secs(1);
 /// Who is not let in tries again after at most this long: his host may be back.
 const MISROUTED_MAX: Duration = Duration::from_secs(3);
+/// A host who lost the server tries again after at most this long.
+const HOST_RETRY_MAX: Duration = Duration::from_secs(1);
 /// How often in a row the server may refuse the topic before a person must look.
 const REFUSALS: u32 = 3;
 /// What a topic's name may have, bytes.
@@ -44,13 +47,16 @@ struct Keeper<'a> {
     config: &'a PicoConfig,
     topic: &'a Topic,
     backoff: Backoff,
+    crowd: Crowd,
+    /// The server was lost by many at once: when to try again.
+    row: Option<Row>,
     refusals: u32,
 }
 
 impl<'a> Keeper<'a> {
     fn new(shared: &'a Shared, config: &'a PicoConfig, topic: &'a Topic) -> Self {
         let seed = config.seed.or_else(|| getrandom::u64().ok()).unwrap_or_default();
-        Self { shared, config, topic, backoff: Backoff::new(seed), refusals: 0 }
+        Self { shared, config, topic, backoff: Backoff::new(seed), crowd: Crowd::default(), row: None, refusals: 0 }
     }
 
     /// Until the handle wants no more, or until only a person can help.
@@ -97,8 +103,10 @@ impl<'a> Keeper<'a> {
             Some(Ok(Ok(opened))) => opened,
         };
         self.shared.report(BoardEvent::Up);
+        self.row = None;
         let up = Instant::now();
-        let ended = match Visit::new(self.shared, self.config, self.topic, wire, opened).run().await {
+        let visit = Visit::new(self.shared, self.config, self.topic, wire, opened, &mut self.crowd);
+        let ended = match visit.run().await {
             Ended::Lost(fault) => self.lost(&fault),
             ended => ended,
         };
@@ -111,7 +119,8 @@ impl<'a> Keeper<'a> {
         let reason = match ended {
             Ended::Dismissed => return Ok(Duration::ZERO),
             Ended::Misrouted => {
-                let retry_in = self.backoff.next().min(MISROUTED_MAX);
+                let jittered = self.backoff.next().min(MISROUTED_MAX);
+                let retry_in = self.row.map_or(jittered, |row| row.next(Instant::now()));
                 self.shared.report(BoardEvent::Misrouted { retry_in });
                 return Ok(retry_in);
             }
@@ -146,7 +155,15 @@ impl<'a> Keeper<'a> {
                  with another one. End that session (`ssh {} ls` shows it); it is tried again by itself",
                 self.config.address.host()
             ),
-            Ended::Lost(reason) => reason,
+            Ended::Lost(reason) => {
+                let (now, jittered) = (Instant::now(), self.backoff.next());
+                if self.topic.access.is_some() {
+                    // Nobody can enter before her.
+                    return Ok(self.report_down(reason, jittered.min(HOST_RETRY_MAX)));
+                }
+                self.row = self.row.or_else(|| self.crowd.row(now));
+                return Ok(self.report_down(reason, self.row.map_or(jittered, |row| row.next(now))));
+            }
         };
         let retry_in = self.backoff.next();
         Ok(self.report_down(reason, retry_in))

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `address`, `config` | where to go, with which keys, and whom to ask |
 //! | `ssh_args`, `ssh_config`, `route` | the way there, as OpenSSH's own configuration has it |
-//! | `known_hosts`, `key_file`, `listing`, `probe`, `own_lines`, `backoff` | decisions, pure |
+//! | `known_hosts`, `key_file`, `listing`, `probe`, `own_lines`, `backoff`, `crowd` | decisions, pure |
 //! | `wire`, `native`, `system`, `call` | one SSH connection: its channels, libssh2's or the `ssh` program's; one command |
 //! | `door` | logging in, over other machines where need be |
 //! | `session` | commands for people: `user`, `ls` |
@@ -20,6 +20,7 @@ mod backoff;
 mod board;
 mod call;
 mod config;
+mod crowd;
 mod door;
 mod keeper;
 mod key_file;

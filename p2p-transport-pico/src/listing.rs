@@ -4,6 +4,8 @@
 
 use std::net::SocketAddr;
 
+use p2p_proto::ids::UserName;
+
 /// The topics that the caller owns, as `ls` shows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
@@ -20,6 +22,8 @@ pub struct ListedTopic {
     pub access: Option<Vec<String>>,
     /// Those connected with `pipe`, both ways.
     pub pipes: Vec<ListedClient>,
+    /// Those connected with `pub` or `sub`, one way.
+    pub others: Vec<ListedClient>,
 }
 
 /// One connection, as the server authenticated it.
@@ -27,7 +31,8 @@ pub struct ListedTopic {
 pub struct ListedClient {
     /// The server's id of the connection.
     pub id: String,
-    /// The user's name: the leading letters, digits, `-` and `_`. Where a key has a name, pico.sh puts it behind, after a `-`.
+    /// The user's name: the leading letters, digits, `-` and `_`. Where a key has a name, pico.sh puts it behind, after a `-`; see
+    /// [`ListedClient::is`].
     pub user: String,
     /// The address as the server sees it, if it shows one.
     pub address: Option<SocketAddr>,
@@ -64,9 +69,7 @@ impl Listing {
                 _ => {
                     let client = client(line).ok_or_else(odd)?;
                     let topic = listing.topics.last_mut().ok_or_else(odd)?;
-                    if in_pipes {
-                        topic.pipes.push(client);
-                    }
+                    if in_pipes { topic.pipes.push(client) } else { topic.others.push(client) }
                 }
             }
         }
@@ -86,11 +89,33 @@ impl Listing {
 }
 
 impl ListedTopic {
+    /// Everybody who is connected, whichever way.
+    pub fn clients(&self) -> impl Iterator<Item = &ListedClient> {
+        self.pipes.iter().chain(&self.others)
+    }
+
+    /// Those who are connected and neither own the topic nor are on its list: the server lets some of them in by mistake.
+    pub(crate) fn intruders<'a>(&'a self, listed: &'a [UserName]) -> impl Iterator<Item = &'a ListedClient> {
+        let owner = self.name.split('/').next().unwrap_or_default();
+        self.clients().filter(move |client| !client.is(owner) && !listed.iter().any(|user| client.is(user.as_str())))
+    }
+
     /// Whether everybody in `wanted` may enter. The owner may, listed or not.
     pub(crate) fn admits<'a>(&self, mut wanted: impl Iterator<Item = &'a str>) -> bool {
         let owner = self.name.split('/').next().unwrap_or_default();
         let listed = self.access.as_deref().unwrap_or_default();
         wanted.all(|user| user == owner || listed.iter().any(|entry| entry == user))
+    }
+}
+
+impl ListedClient {
+    /// Whether this is the user of that account.
+    ///
+    /// `bob-laptop` is pico.sh's bob with a key that has a name: an account's name has no `-` there. A hub has accounts with a `-`, but none
+    /// that starts with the name of another one and a `-`.
+    pub fn is(&self, user: &str) -> bool {
+        let behind = self.user.strip_prefix(user);
+        behind.is_some_and(|rest| rest.is_empty() || (rest.starts_with('-') && !user.contains('-')))
     }
 }
 
@@ -105,7 +130,7 @@ fn header(line: &str) -> Option<ListedTopic> {
         }
     };
     let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_graphic());
-    plain.then(|| ListedTopic { name: name.to_owned(), access, pipes: Vec::new() })
+    plain.then(|| ListedTopic { name: name.to_owned(), access, pipes: Vec::new(), others: Vec::new() })
 }
 
 /// `  - UUID (USER[-KEYNAME]@IP:PORT)`.
@@ -135,6 +160,31 @@ mod tests {
         let other = listing.topic("alice/x").unwrap();
         assert!(other.access.is_none() && other.pipes.is_empty() && !other.admits(["bob"].into_iter()));
         assert_eq!(Listing::parse("no pubsub channels found\n").unwrap(), Listing::default());
+    }
+
+    #[test]
+    fn a_named_key_does_not_make_another_user() {
+        let shown = |name: &str| client(&format!("  - 0a ({name}@1.1.1.1:1)")).unwrap();
+        for (name, user, same) in [
+            ("bob", "bob", true),
+            ("bob-laptop", "bob", true),
+            ("bob-laptop", "bob-laptop", true),
+            ("bob-laptop-2", "bob-laptop", false),
+            ("bobby", "bob", false),
+            ("bo", "bob", false),
+        ] {
+            assert_eq!(shown(name).is(user), same, "{name} and {user}");
+        }
+    }
+
+    #[test]
+    fn intruders_are_named_whichever_way_they_listen() {
+        let text = "- alice/x: (Access List: bob)\r\n  Subs:\r\n  - 0a (mallory@1.1.1.1:1)\r\n  Pipes:\r\n  - 0b (alice@1.1.1.1:2)\r\n  \
+            - 0c (bob-laptop@1.1.1.1:3)\r\n  - 0d (public@1.1.1.1:4)\r\n";
+        let listing = Listing::parse(text).unwrap();
+        let listed = ["bob".parse().unwrap()];
+        let names: Vec<&str> = listing.topics[0].intruders(&listed).map(|client| client.user.as_str()).collect();
+        assert_eq!(names, ["public", "mallory"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use p2p_proto::board::{BoardEvent, Line};
 
 use crate::board::{Shared, Topic};
 use crate::config::PicoConfig;
+use crate::crowd::Crowd;
 use crate::list_watch::ListWatch;
 use crate::opening::Opened;
 use crate::own_lines::OwnLines;
@@ -62,6 +63,7 @@ pub(crate) struct Visit<'a> {
     twin: Option<Channel>,
     sending: Option<Sending>,
     list: Option<ListWatch>,
+    crowd: &'a mut Crowd,
     /// When the server last sent anything.
     heard: Instant,
     /// It was asked for a sign of life since.
@@ -84,6 +86,7 @@ impl<'a> Visit<'a> {
         topic: &'a Topic,
         wire: &'a Wire,
         opened: Opened,
+        crowd: &'a mut Crowd,
     ) -> Self {
         let now = Instant::now();
         let list = topic.access.is_some().then(|| ListWatch::new(now));
@@ -99,6 +102,7 @@ impl<'a> Visit<'a> {
             said: Vec::new(),
             sending: None,
             list,
+            crowd,
             heard: now,
             asked: false,
         }
@@ -156,8 +160,18 @@ impl<'a> Visit<'a> {
             self.note_heard();
         }
         let closed = self.close_twin()?;
-        let looked = self.list.as_mut().map_or(Ok(false), |list| list.step(self.wire, self.topic))?;
+        let looked = self.look()?;
         Ok(sent || received || closed || looked)
+    }
+
+    fn look(&mut self) -> Result<bool, Ended> {
+        let Some(list) = &mut self.list else { return Ok(false) };
+        let mut warnings = Vec::new();
+        let looked = list.step(self.wire, self.topic, &mut warnings);
+        for text in warnings {
+            self.shared.report(BoardEvent::Warning(text));
+        }
+        looked
     }
 
     fn send(&mut self) -> Result<bool, Ended> {
@@ -179,6 +193,7 @@ impl<'a> Visit<'a> {
             moved = true;
             if let Some(done) = self.sending.take_if(|sending| sending.sent == sending.line.as_bytes().len()) {
                 self.shared.line_written();
+                self.crowd.said(&done.line);
                 if let Some(own) = &mut self.replayed {
                     own.sent(done.line);
                 }
@@ -192,12 +207,22 @@ impl<'a> Visit<'a> {
             match self.channel.read(buffer)? {
                 Some(count @ 1..) => {
                     let (shared, replayed) = (self.shared, &mut self.replayed);
+                    let (list, crowd, now) = (&mut self.list, &mut *self.crowd, Instant::now());
+                    let mut foreign = true;
                     self.lines.feed(&buffer[..count], |line| {
+                        foreign = false;
                         let own = replayed.as_mut().is_some_and(|own| own.take(&line));
                         if !own {
+                            crowd.heard(&line, now);
+                            if let Some(list) = list {
+                                list.on_line(now, &line);
+                            }
                             shared.report(BoardEvent::Line(line));
                         }
                     });
+                    if let Some(list) = list.as_mut().filter(|_| foreign) {
+                        list.on_foreign(now);
+                    }
                 }
                 _ => break,
             }

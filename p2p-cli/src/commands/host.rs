@@ -67,6 +67,7 @@ fn say_report(report: &HostReport, cluster: &str, users: &[UserName]) -> Result<
         HostReport::BoardDown { reason, retry_in } => {
             say::info(&format!("the board is away: {reason}; next try in {:.1} s", retry_in.as_secs_f32()));
         }
+        HostReport::Warning(text) => say::info(&format!("warning: {text}")),
         HostReport::Failed(error) => return Err(error.clone().into()),
         HostReport::Admitted { name, role, first_time: true } => {
             say::info(&format!("{name} entered as a {role}; its machine stands for {} from now on", name.user()));

@@ -54,8 +54,11 @@ impl Line {
         self.0.as_bytes()
     }
 
-    /// `text` without its newline as a line of ours, if it looks like one.
+    /// `text` without its newline as a line of ours, if it looks like one or ends in one: a writer who was cut off in the middle of a line, or
+    /// wrote none, has left the beginning. No line has the prefix inside.
     fn from_text(text: &[u8]) -> Option<Self> {
+        let at = text.windows(PREFIX.len()).rposition(|window| window == PREFIX.as_bytes())?;
+        let text = &text[at..];
         let in_bounds = text.len() < limits::LINE_BYTES;
         let text = std::str::from_utf8(text).ok()?;
         let payload = text.strip_prefix(PREFIX)?;

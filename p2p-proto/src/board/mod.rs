@@ -61,6 +61,8 @@ pub enum BoardEvent {
         /// How long until the next try.
         retry_in: Duration,
     },
+    /// Something that a person should know; the board goes on.
+    Warning(String),
     /// It cannot work without a person's help: a wrong key, a changed host key, an unknown account. Final.
     Failed(BoardError),
 }

@@ -53,6 +53,15 @@ fn a_line_of_exactly_the_bound_is_read_and_one_byte_more_is_not() {
 }
 
 #[test]
+fn what_somebody_left_unfinished_costs_the_next_writer_nothing() {
+    for left in [b"~p2p1 AAAA".as_slice(), b"hello, who is", b"~p2p1 ", b"\xff\xfe\x00 ", b"~p2p1 ~p2p1 "] {
+        let stream = [left, b"~p2p1 BB\n"].concat();
+        let found = read(&mut Lines::default(), [stream.as_slice()]);
+        assert_eq!(found.iter().map(Line::as_bytes).collect::<Vec<_>>(), [b"~p2p1 BB\n".as_slice()], "after {left:?}");
+    }
+}
+
+#[test]
 fn a_new_stream_starts_with_a_whole_line() {
     let mut lines = Lines::default();
     assert!(read(&mut lines, [b"~p2p1 AA".as_slice()]).is_empty());

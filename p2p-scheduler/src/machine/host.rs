@@ -61,6 +61,8 @@ pub enum HostReport {
         /// After how long.
         retry_in: Duration,
     },
+    /// Something on the board that she should know.
+    Warning(String),
     /// The board cannot be used without her help.
     Failed(p2p_proto::board::BoardError),
     /// A member's process was admitted.
@@ -169,6 +171,7 @@ impl HostMachine {
                 let reason = "the board gave out a topic of one's own; only the owner can host a cluster".to_owned();
                 out.push(HostOutput::Report(HostReport::BoardDown { reason, retry_in }));
             }
+            BoardEvent::Warning(text) => out.push(HostOutput::Report(HostReport::Warning(text))),
             BoardEvent::Failed(error) => {
                 self.up = false;
                 out.push(HostOutput::Report(HostReport::Failed(error)));

@@ -1,4 +1,4 @@
-//! A hub with a few users, and their places on it.
+//! A hub, or pico's pipe, with a few users, and their places on it.
 
 use std::cell::Cell;
 use std::io::Write as _;
@@ -6,32 +6,28 @@ use std::ops::AsyncFnMut;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use p2p_hub::{HostKeySource, Hub, HubConfig, UserKey, UsersSource, make_user_key};
+use p2p_hub::make_user_key;
 use p2p_proto::board::Board;
 use p2p_proto::ids::ClusterName;
 use p2p_transport_pico::{Agent, Listing, PicoBoard, PicoConfig, Session, Topic};
 use tempfile::TempDir;
 
+use crate::server::{Kind, Server};
+
 pub(crate) struct Site {
-    hub: Hub,
+    server: Server,
     folder: TempDir,
     topics: Cell<u32>,
 }
 
 impl Site {
     /// The first of the three users owns all topics.
-    pub(crate) fn start(users: &[&str; 3]) -> Self {
+    pub(crate) fn start(kind: Kind, users: &[&str; 3]) -> Self {
         let folder = TempDir::new().unwrap();
-        let users = users.map(|name| {
-            let key = make_user_key(&folder.path().join(name)).unwrap();
-            UserKey { name: name.to_owned(), key }
-        });
-        let hub = Hub::start(HubConfig {
-            listen: ([127, 0, 0, 1], 0).into(),
-            users: UsersSource::List(users.into()),
-            host_key: HostKeySource::Ephemeral,
-        });
-        Self { hub: hub.unwrap(), folder, topics: Cell::new(0) }
+        let users = users.map(|name| format!("{name} {}\n", make_user_key(&folder.path().join(name)).unwrap()));
+        std::fs::write(folder.path().join("users"), users.concat()).unwrap();
+        let server = Server::start(kind, folder.path(), ([127, 0, 0, 1], 0).into());
+        Self { server, folder, topics: Cell::new(0) }
     }
 
     /// A place for each user on a topic where nobody was before.
@@ -54,8 +50,8 @@ impl Site {
     /// The system's `ssh` on the latest topic: what writes there like anybody.
     pub(crate) async fn raw(&self) -> impl AsyncFnMut(&[u8]) {
         let topic = self.cluster().topic();
-        let (known_hosts, port) = (self.folder.path().join("known"), self.hub.local_addr().port());
-        std::fs::write(&known_hosts, self.hub.known_hosts_line("127.0.0.1") + "\n").unwrap();
+        let (known_hosts, port) = (self.folder.path().join("known"), self.server.address.port());
+        std::fs::write(&known_hosts, self.server.known_hosts_line()).unwrap();
         let mut ssh = Command::new("ssh");
         ssh.args(["-F", "/dev/null", "-T", "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]);
         ssh.arg("-o").arg(format!("UserKnownHostsFile={}", known_hosts.display()));
@@ -87,12 +83,12 @@ impl Site {
     }
 
     fn config(&self, user: &str) -> PicoConfig {
-        let mut config = PicoConfig::new(format!("ssh://{}", self.hub.local_addr()).parse().unwrap());
+        let mut config = PicoConfig::new(format!("ssh://{}", self.server.address).parse().unwrap());
         config.identities = vec![self.folder.path().join(user)];
         config.default_identities = Vec::new();
         config.agent = Agent::Off;
         config.known_hosts = self.folder.path().join("known_hosts");
-        config.accept_host_key = Some(self.hub.host_key_fingerprint().to_owned());
+        config.accept_host_key = Some(self.server.fingerprint.clone());
         config
     }
 }

@@ -1,6 +1,8 @@
 //! The suites of `p2p_scheduler::conformance` on every board and link of the workspace.
 
 mod hub;
+#[path = "../../../p2p-transport-pico/tests/ssh/server.rs"]
+mod server;
 
 use async_std::task::block_on;
 use p2p_proto::board::Board;
@@ -8,6 +10,8 @@ use p2p_proto::link::LinkTransport;
 use p2p_scheduler::conformance;
 use p2p_scheduler::memory::{MemoryHub, MemoryNet};
 use p2p_transport_wormhole::{WormholeConfig, WormholeTransport};
+
+use server::Kind;
 
 #[test]
 fn the_board_in_memory_keeps_the_rules() {
@@ -19,7 +23,17 @@ fn the_board_in_memory_keeps_the_rules() {
 
 #[test]
 fn the_board_over_ssh_keeps_the_rules() {
-    let site = hub::Site::start(&["alice", "bob", "carol"]);
+    board_over_ssh(Kind::Hub);
+}
+
+#[test]
+#[ignore = "needs P2P_PICO_SERVER: docs/pico.md"]
+fn the_board_on_picos_pipe_keeps_the_rules() {
+    board_over_ssh(Kind::Pico);
+}
+
+fn board_over_ssh(kind: Kind) {
+    let site = hub::Site::start(kind, &["alice", "bob", "carol"]);
     block_on(conformance::board(async || site.places().await));
     block_on(async {
         let [reader, writer, other] = site.places().await;

@@ -80,7 +80,7 @@ pub(crate) async fn until_up(board: &PicoBoard) {
 }
 
 /// Waits until a state that only the server knows is reached.
-pub(crate) async fn wait_until<F: Future<Output = bool>>(what: &str, mut reached: impl FnMut() -> F) {
+pub(crate) async fn wait_until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
     let search = async {
         while !reached().await {
             async_std::task::sleep(Duration::from_millis(50)).await;

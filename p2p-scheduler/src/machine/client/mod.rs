@@ -197,7 +197,7 @@ impl ClientMachine {
                     self.on_message(now, envelope, out);
                 }
             }
-            BoardEvent::Lagged(_) => {}
+            BoardEvent::Lagged(_) | BoardEvent::Warning(_) => {}
             BoardEvent::Down { reason, retry_in } => {
                 self.board = BoardState::Down(reason.clone());
                 out.push(ClientOutput::Report(ClientReport::BoardDown { reason, retry_in }));

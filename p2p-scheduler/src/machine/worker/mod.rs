@@ -181,7 +181,7 @@ impl WorkerMachine {
                     self.on_message(now, envelope, out);
                 }
             }
-            BoardEvent::Lagged(_) => {}
+            BoardEvent::Lagged(_) | BoardEvent::Warning(_) => {}
             BoardEvent::Down { reason, retry_in } => {
                 self.up = false;
                 out.push(WorkerOutput::Report(WorkerReport::BoardDown { reason, retry_in }));
