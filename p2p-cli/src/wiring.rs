@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_std::future::timeout;
+use p2p_dial::Proxies;
 use p2p_proto::board::{Board, BoardError};
 use p2p_proto::ids::{ClusterName, UserName};
 use p2p_proto::link::LinkTransport;
@@ -106,6 +107,7 @@ pub fn board_config(common: &Common) -> Result<PicoConfig, Trouble> {
     config.accept_host_key.clone_from(&common.board_key);
     config.prompt = terminal::prompt();
     config.ssh = common.ssh;
+    config.proxies = proxies()?;
     if let Some(line) = &common.ssh_args {
         let wrong = |fault: &dyn std::fmt::Display| Trouble::new(Code::Usage, format!("--ssh-args: {fault}"));
         let words = shell_words::split(line).map_err(|fault| wrong(&fault))?;
@@ -155,8 +157,17 @@ fn way(common: &Common) -> String {
     parts.join(" ")
 }
 
-fn link_config(common: &Common) -> Result<WormholeConfig, Trouble> {
-    let mut config = WormholeConfig { lan: common.lan, direct: !common.relay_only, ..WormholeConfig::default() };
+/// The proxies that the environment names.
+fn proxies() -> Result<Proxies, Trouble> {
+    Proxies::of_environment(|name| std::env::var(name).ok())
+        .map_err(|fault| Trouble::new(Code::Usage, fault.to_string()))
+}
+
+/// How to link.
+pub fn link_config(common: &Common) -> Result<WormholeConfig, Trouble> {
+    let proxies = proxies()?;
+    let mut config =
+        WormholeConfig { lan: common.lan, direct: !common.relay_only, proxies, ..WormholeConfig::default() };
     if !common.relay.is_empty() {
         let named = common.relay.iter().filter(|relay| *relay != "none");
         let relays: Result<Vec<RelayAddress>, _> = named.map(|relay| relay.parse()).collect();

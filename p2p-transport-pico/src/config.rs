@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
+use p2p_dial::Proxies;
+
 use crate::address::BoardAddress;
 use crate::ssh_args::SshArgs;
 use crate::ssh_config::Strict;
@@ -42,6 +44,8 @@ pub struct PicoConfig {
     pub prompt: Option<Arc<dyn Prompt>>,
     /// Options as the `ssh` program takes them: jump hosts and the like. What is set above counts more.
     pub ssh_args: SshArgs,
+    /// Proxies on the way. The `ssh` program knows its own only.
+    pub proxies: Proxies,
     /// Who speaks SSH.
     pub ssh: SshProgram,
     /// How long a connection may take, login included, without the time that a person needs to answer.
@@ -105,6 +109,7 @@ impl PicoConfig {
             accept_host_key: None,
             prompt: None,
             ssh_args: SshArgs::default(),
+            proxies: Proxies::none(),
             ssh: SshProgram::default(),
             connect_timeout: CONNECT_TIMEOUT,
             silence: SILENCE,

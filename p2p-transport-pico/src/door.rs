@@ -29,7 +29,7 @@ use crate::wire::Wire;
 
 mod jump;
 mod login;
-mod proxy_command;
+pub(crate) mod proxy_command;
 mod reach;
 
 /// Addresses of one name that are tried.
@@ -148,6 +148,9 @@ async fn stranger(config: &PicoConfig) -> Option<BoardError> {
 /// Tries the addresses of the host one after the other; each gets its share of the time.
 async fn dial(config: &PicoConfig) -> io::Result<Async<TcpStream>> {
     let place = (config.address.host(), config.address.port());
+    if let Some(proxy) = config.proxies.of(place.0, place.1) {
+        return proxy.dial(place.0, place.1).await;
+    }
     let found = place.to_socket_addrs().await.map_err(|fault| reach::no_name(config.address.host(), &fault))?;
     let addresses: Vec<SocketAddr> = found.take(ADDRESSES).collect();
     let share = config.connect_timeout / (addresses.len() as u32 + 1);

@@ -9,10 +9,11 @@ use std::net::Shutdown;
 use std::sync::Arc;
 
 use async_io::Async;
-use async_process::Child;
 use futures::future::{self, Either};
 use socket2::Socket;
 use ssh2::{BlockDirections, Channel, ErrorCode};
+
+use crate::door::proxy_command::Carrier;
 
 /// Unread bytes that one channel may pile up in libssh2.
 const CHANNEL_WINDOW: u32 = 256 * 1024;
@@ -26,12 +27,12 @@ pub(crate) struct Native {
     pub(crate) ssh: ssh2::Session,
     socket: Arc<Async<Socket>>,
     /// The program that stands for the connection; it ends with it.
-    _carrier: Option<Child>,
+    _carrier: Option<Carrier>,
 }
 
 impl Native {
     /// Takes a connected socket; no byte of SSH has been exchanged yet.
-    pub(crate) fn new(socket: Socket, carrier: Option<Child>) -> io::Result<Self> {
+    pub(crate) fn new(socket: Socket, carrier: Option<Carrier>) -> io::Result<Self> {
         let socket = Arc::new(Async::new(socket)?);
         let mut ssh = ssh2::Session::new()?;
         ssh.set_tcp_stream(socket.clone());

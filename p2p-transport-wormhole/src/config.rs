@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use p2p_dial::Proxies;
 use p2p_proto::limits;
 
 /// Magic Wormhole's public Transit relay.
@@ -22,6 +23,8 @@ pub struct WormholeConfig {
     pub direct: bool,
     /// Offer and dial loopback addresses even though this machine has others. For tests on one machine.
     pub loopback: bool,
+    /// Proxies for relays and for public addresses. What is nearby is dialled without, and nobody dials in by one.
+    pub proxies: Proxies,
     /// How long things take.
     pub timing: Timing,
 }
@@ -34,6 +37,7 @@ impl Default for WormholeConfig {
             lan: false,
             direct: true,
             loopback: false,
+            proxies: Proxies::none(),
             timing: Timing::default(),
         }
     }

@@ -144,6 +144,11 @@ pub fn interfaces() -> std::io::Result<Vec<(IpAddr, u8)>> {
     Ok(addresses.collect())
 }
 
+/// Whether it means the same everywhere, so that a proxy may be asked for it.
+pub(crate) fn is_public(ip: IpAddr) -> bool {
+    kind(ip) == Kind::Public
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Never(&'static str),

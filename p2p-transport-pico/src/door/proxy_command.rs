@@ -7,17 +7,32 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 
 use async_process::{Child, Command};
+use rustix::process::{Pid, Signal, kill_process_group};
 
-/// Starts it by the shell, as `ssh` does. It ends with the value that stands for it.
+/// The program, with whatever it has started. It ends with this value.
+pub(crate) struct Carrier(Child);
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        // With what it has in the background, which would keep the connection open. Once it has ended its number may be another's.
+        let runs = matches!(self.0.try_status(), Ok(None));
+        let group = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        if let Some(group) = group.filter(|_| runs) {
+            let _ = kill_process_group(group, Signal::TERM);
+        }
+    }
+}
+
+/// Starts it by the shell, as `ssh` does.
 ///
 /// # Errors
 /// The system's.
-pub(super) fn start(command: &str) -> io::Result<(UnixStream, Child)> {
+pub(super) fn start(command: &str) -> io::Result<(UnixStream, Carrier)> {
     let (ours, theirs) = UnixStream::pair()?;
     let mut shell = std::process::Command::new("/bin/sh");
     // An interrupt at the terminal is for this program alone, which may want to say goodbye.
     shell.arg("-c").arg(format!("exec {command}")).process_group(0);
     let mut shell = Command::from(shell);
     shell.stdin(Stdio::from(OwnedFd::from(theirs.try_clone()?))).stdout(Stdio::from(OwnedFd::from(theirs)));
-    Ok((ours, shell.kill_on_drop(true).spawn()?))
+    Ok((ours, Carrier(shell.spawn()?)))
 }

@@ -101,7 +101,7 @@ impl PendingLink for Pending {
         let lines = Lines::new(&plan.transit_key, side, side_id);
         let dials = self.policy.judge(&plan.theirs);
 
-        let mut race = Race::new(side, lines, self.listeners, dials, plan.patient, timing);
+        let mut race = Race::new(side, lines, self.listeners, dials, plan.patient, self.config.proxies.clone(), timing);
         // The way may be down for as long as a link without a connection is kept by default.
         let limit = if plan.patient { PATIENCE * timing.setup } else { timing.setup };
         let chosen = within(limit, race.run()).await;

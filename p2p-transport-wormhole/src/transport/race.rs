@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use async_io::{Async, Timer};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use p2p_dial::Proxies;
 use p2p_proto::link::{LinkError, LinkPath};
 
 use super::sockets;
@@ -51,6 +52,7 @@ pub(super) struct Race {
     listens: bool,
     /// What cannot be reached is dialled again.
     patient: bool,
+    proxies: Proxies,
     accepted: usize,
     /// What did not work, and why.
     failed: Vec<String>,
@@ -83,6 +85,7 @@ impl Race {
         listeners: Vec<Async<TcpListener>>,
         dials: Dials,
         patient: bool,
+        proxies: Proxies,
         timing: Timing,
     ) -> Self {
         let listens = !listeners.is_empty();
@@ -96,6 +99,7 @@ impl Race {
             next_id: 0,
             listens,
             patient,
+            proxies,
             accepted: 0,
             failed: dials.refused.iter().map(|(what, why)| format!("{what}: not dialled, {why}")).collect(),
         };
@@ -164,12 +168,13 @@ impl Race {
         let id = self.fresh_id();
         self.dialling.insert(id, target.clone());
         let limit = self.patient.then_some(DIAL_WITHIN);
+        let proxies = self.proxies.clone();
         self.steps.push(Box::pin(async move {
             pause(delay).await;
             let dial = async {
                 match target {
-                    Target::Direct(address) | Target::Incoming(address) => sockets::dial(address).await,
-                    Target::Relay(relay) => sockets::dial_relay(&relay).await,
+                    Target::Direct(address) | Target::Incoming(address) => sockets::dial(address, &proxies).await,
+                    Target::Relay(relay) => sockets::dial_relay(&relay, &proxies).await,
                 }
             };
             let result = match limit {

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use async_io::Async;
 use async_std::net::ToSocketAddrs as _;
+use p2p_dial::{Proxies, Proxy};
 use p2p_proto::limits;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::config::RelayAddress;
+use crate::hints;
 
 /// Connections that the system accepts for us before we do.
 const BACKLOG: i32 = 128;
@@ -44,11 +46,25 @@ fn listen_at(address: SocketAddr) -> io::Result<Async<TcpListener>> {
     Async::new(socket.into())
 }
 
-/// Connects to `address`.
+/// Connects to `address`; by a proxy if it is far away and there is one.
 ///
 /// # Errors
 /// The system's.
-pub(super) async fn dial(address: SocketAddr) -> io::Result<Async<TcpStream>> {
+pub(super) async fn dial(address: SocketAddr, proxies: &Proxies) -> io::Result<Async<TcpStream>> {
+    let ip = address.ip();
+    match proxies.of(&ip.to_string(), address.port()).filter(|_| hints::is_public(ip)) {
+        Some(proxy) => by_proxy(proxy, &ip.to_string(), address.port()).await,
+        None => dial_straight(address).await,
+    }
+}
+
+async fn by_proxy(proxy: &Proxy, host: &str, port: u16) -> io::Result<Async<TcpStream>> {
+    let stream = proxy.dial(host, port).await?;
+    prepare(&stream)?;
+    Ok(stream)
+}
+
+async fn dial_straight(address: SocketAddr) -> io::Result<Async<TcpStream>> {
     let stream = Async::<TcpStream>::connect(address).await?;
     // A port that listens nowhere can connect to itself when the system happens to dial from it.
     if stream.get_ref().local_addr()? == stream.get_ref().peer_addr()? {
@@ -58,15 +74,18 @@ pub(super) async fn dial(address: SocketAddr) -> io::Result<Async<TcpStream>> {
     Ok(stream)
 }
 
-/// Connects to a relay at the first of its addresses that answers.
+/// Connects to a relay at the first of its addresses that answers, or by a proxy.
 ///
 /// # Errors
 /// That of the name look-up, or of the last address.
-pub(super) async fn dial_relay(relay: &RelayAddress) -> io::Result<Async<TcpStream>> {
+pub(super) async fn dial_relay(relay: &RelayAddress, proxies: &Proxies) -> io::Result<Async<TcpStream>> {
+    if let Some(proxy) = proxies.of(relay.host(), relay.port()) {
+        return by_proxy(proxy, relay.host(), relay.port()).await;
+    }
     let addresses = (relay.host(), relay.port()).to_socket_addrs().await?;
     let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "its name has no address"));
     for address in addresses.take(RELAY_ADDRESSES) {
-        result = dial(address).await;
+        result = dial_straight(address).await;
         if result.is_ok() {
             break;
         }

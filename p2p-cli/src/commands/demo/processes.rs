@@ -47,7 +47,12 @@ impl Role {
                 command.env_remove(name);
             }
         }
-        command.envs(self.variables.iter().cloned()).env(WITH_PARENT, "1").stdin(Stdio::null());
+        command
+            .envs(self.variables.iter().cloned())
+            .env(WITH_PARENT, "1")
+            .env("NO_PROXY", "*")
+            .env("no_proxy", "*")
+            .stdin(Stdio::null());
         Ok(command)
     }
 
