@@ -443,11 +443,17 @@ impl Workers {
 
     /// Links that had nothing to do for so long.
     pub(super) fn idle_since(&self, now: Now, limit: Duration) -> Vec<LinkId> {
-        // One that knows of waiting tasks is not idle, however long all its slots serve others.
-        let idle = |worker: &Worker| {
-            worker.attempts.is_empty() && worker.told.tasks == 0 && worker.idle_since + limit <= now.at
-        };
-        self.links.iter().filter(|(_, worker)| idle(worker)).map(|(link, _)| *link).collect()
+        self.idle().filter(|(_, worker)| worker.idle_since + limit <= now.at).map(|(link, _)| *link).collect()
+    }
+
+    /// When the next one has had nothing to do for so long.
+    pub(super) fn idle_at(&self, limit: Duration) -> Option<Duration> {
+        self.idle().map(|(_, worker)| worker.idle_since + limit).min()
+    }
+
+    /// One that knows of waiting tasks is not idle, however long all its slots serve others.
+    fn idle(&self) -> impl Iterator<Item = (&LinkId, &Worker)> {
+        self.links.iter().filter(|(_, worker)| worker.attempts.is_empty() && worker.told.tasks == 0)
     }
 
     /// The next ping, and what is next for links without a connection.
