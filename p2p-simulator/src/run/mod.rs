@@ -103,6 +103,7 @@ impl<'a> Run<'a> {
         let mut world = World::new(plan.seed);
         world.trace = trace;
         world.keep_lines = false;
+        world.strict = true;
         let calm = world.at + Duration::from_millis(plan.calm_ms() + 1);
         let mut run = Self {
             plan,
@@ -149,7 +150,9 @@ impl<'a> Run<'a> {
         self.run_to(self.calm)?;
         self.calm_down();
         self.settle()?;
-        self.clean_up()
+        self.world.audit()?;
+        self.clean_up()?;
+        self.world.audit()
     }
 
     /// Lets time pass, and does what is due meanwhile.

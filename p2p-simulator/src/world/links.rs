@@ -118,6 +118,8 @@ impl World {
         };
         link.side.on_connected(open, resumes);
         let before = link.carrier.replace(plug);
+        self.on_back(end);
+        self.on_event();
         self.links.carries.insert(plug, end.1);
         self.links.last.insert(end, plug);
         if let Some(before) = before {
@@ -134,7 +136,10 @@ impl World {
         link.side.on_disconnected();
         if link.closing {
             self.links.all.remove(&end);
+        } else {
+            self.on_away(end);
         }
+        self.on_event();
     }
 
     /// Ends a link: in order if it has a connection.
@@ -142,6 +147,9 @@ impl World {
         self.note(end.0, || format!("closes link {}", end.1.0));
         let Some(link) = self.links.all.get_mut(&end) else { return };
         link.closing = true;
+        self.on_back(end);
+        self.on_event();
+        let Some(link) = self.links.all.get_mut(&end) else { return };
         match link.carrier {
             None => drop(self.links.all.remove(&end)),
             Some(plug) => {
@@ -232,7 +240,10 @@ impl World {
     /// Links of a process that is gone.
     pub(super) fn forget_links(&mut self, peer: Peer) {
         let ends: Vec<End> = self.links.all.range(all_of(peer)).map(|(end, _)| *end).collect();
-        ends.iter().for_each(|end| drop(self.links.all.remove(end)));
+        for end in ends {
+            self.links.all.remove(&end);
+            self.on_back(end);
+        }
     }
 
     /// The other end of a link, as long as it is known.
