@@ -364,7 +364,7 @@ impl ClientMachine {
                 self.leave_if_drained(link, out);
             }
             ToClient::Pong(pong) => {
-                self.workers.on_pong(now, link, pong);
+                self.workers.on_pong(now, link, pong, &self.tasks);
             }
             ToClient::Standby(standby) => self.on_standby(link, &standby, out),
             ToClient::TooLate(attempt) => self.workers.on_too_late(link, attempt),
