@@ -330,16 +330,22 @@ impl World {
         self.executor.staged.len() + self.executor.running.len()
     }
 
-    /// Whether free slots may be kept there for a task that takes more than one, or all of them.
+    /// Whether free slots may be kept there for a task that takes more than one, or all of them, or more memory than is free.
     pub(crate) fn is_reserved(&self, worker: Peer) -> bool {
+        let memory_mib = self.places[worker].offer.as_ref().map_or(0, |offer| offer.offer.memory_mib);
+        let free_mib = memory_mib.saturating_sub(self.executor.busy.get(&worker).map_or(0, |(_, used)| *used));
         let keys = (worker, LinkId(0), AttemptId(0))..=(worker, LinkId(u64::MAX), AttemptId(u64::MAX));
         self.executor.alone.contains_key(&worker)
-            || self.executor.staged.range(keys).any(|(_, work)| work.alone || work.spec.cpus() > 1)
+            || self
+                .executor
+                .staged
+                .range(keys)
+                .any(|(_, work)| work.alone || work.spec.cpus() > 1 || work.spec.memory_mib > free_mib)
     }
 
-    /// Slots in use there, and when something started there last.
-    pub(crate) fn business(&self, worker: Peer) -> (u32, Duration) {
-        let busy = self.executor.busy.get(&worker).map_or(0, |(cpus, _)| *cpus);
+    /// Slots and memory in use there, and when something started there last.
+    pub(crate) fn business(&self, worker: Peer) -> ((u32, u64), Duration) {
+        let busy = self.executor.busy.get(&worker).copied().unwrap_or_default();
         (busy, self.executor.started_at.get(&worker).copied().unwrap_or_default())
     }
 }

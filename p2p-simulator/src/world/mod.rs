@@ -135,10 +135,13 @@ pub struct World {
 }
 
 impl World {
+    /// When it begins.
+    pub const START: Duration = Duration::from_secs(1);
+
     /// An empty world.
     pub fn new(seed: u64) -> Self {
         Self {
-            at: Duration::from_secs(1),
+            at: Self::START,
             dice: Dice::new(seed),
             ledger: Ledger::default(),
             trace: Trace::off(),

@@ -49,6 +49,8 @@ pub(super) struct Place {
     pub(super) joining: bool,
     /// Its clock was changed since.
     pub(super) wake_is_old: bool,
+    /// Its links are the same, and whole, since then; later than now while a cut may be unnoticed.
+    pub(super) steady: Duration,
     /// Of a worker: what it offers.
     pub(super) offer: Option<WorkerOffer>,
     pub(super) draining: bool,
@@ -113,6 +115,7 @@ impl World {
             wake: None,
             joining: true,
             wake_is_old: false,
+            steady: self.at,
             offer,
             draining: false,
             drained: false,

@@ -75,7 +75,7 @@ struct Budget {
 impl Budget {
     /// Something happened that everybody may answer, none of it a task.
     fn event(&mut self) {
-        self.allowed += u64::from(self.peers) + 2;
+        self.allowed += 2 * (u64::from(self.peers) + 2);
     }
 
     fn settle(&mut self, at: Duration) {
@@ -201,7 +201,9 @@ impl World {
             let what = format!("{from} says its call {} for the {}th time", key.1.0, said.times);
             self.ledger.break_rule(Violation::new("L-01", what));
         }
-        if let Some(plug) = self.promises.preparing.filter(|plug| plug.0 == from && said.times == 1) {
+        // Who has no board now repeats nothing, though he may not have heard that yet.
+        let hears = self.places[from].up;
+        if let Some(plug) = self.promises.preparing.filter(|plug| hears && plug.0 == from && said.times == 1) {
             self.promises.calls.insert(plug, Call { key, at: Duration::ZERO });
         }
         let Some((plug, call)) = self.promises.calls.iter_mut().find(|(_, call)| call.key == key) else { return };

@@ -196,6 +196,7 @@ impl World {
             }
             self.note(peer, || format!("connection {} is cut", plug.1.0));
             for plug in self.wires.all[wire].plugs {
+                self.unsettle(plug.0, self.at + limits::LINK_SILENCE);
                 if let Some((after, error)) = notices(plug.0 == peer) {
                     self.later(after, Happening::Disconnected(plug, error));
                 }
