@@ -100,6 +100,10 @@ impl Ledger {
         self.open.iter().filter_map(|id| Some((*id, self.tasks.get(id)?)))
     }
 
+    pub(crate) fn is_open(&self, id: TaskId) -> bool {
+        self.open.contains(&id)
+    }
+
     /// Whether every task has its outcome.
     pub fn is_done(&self) -> bool {
         self.open.is_empty()

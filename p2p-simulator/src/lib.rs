@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dice;
+mod fair;
 pub mod ledger;
 pub mod plan;
 pub mod run;

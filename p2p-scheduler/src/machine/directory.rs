@@ -9,7 +9,7 @@ use p2p_proto::ids::{ClusterName, MachineKey, PeerName, ProcessKey, UserName};
 use p2p_proto::limits;
 use p2p_proto::trust::{Credentials, Verified};
 
-use super::Now;
+use super::{Now, Table};
 
 /// A peer that proved itself by its hello. That it is still there is a hint (B-02).
 #[derive(Clone, Debug)]
@@ -86,6 +86,11 @@ impl Directory {
     /// A peer that is present.
     pub fn get(&self, process: ProcessKey) -> Option<&Present> {
         self.peers.get(&process)
+    }
+
+    /// How many are remembered.
+    pub fn table(&self) -> Table {
+        Table { what: "peers that are remembered", holds: self.peers.len(), most: limits::DIRECTORY_PEERS }
     }
 
     /// All that are present now.

@@ -14,7 +14,7 @@ use p2p_proto::trust::{Membership, MembershipClaims, Signed, UnixTime};
 use super::directory::Directory;
 use super::rival::{Rival, Rivals};
 use super::speaker::Speaker;
-use super::{Me, Now, earliest};
+use super::{Me, Now, Table, earliest};
 
 /// Between two beats that somebody's arrival causes, for each peer: arrivals of many at once share one (B-03).
 const BEAT_PAUSE_PER_PEER: Duration = Duration::from_millis(50);
@@ -163,6 +163,12 @@ impl HostMachine {
     /// When to call with a tick.
     pub fn wake_at(&self) -> Option<Duration> {
         earliest([self.beat_at.filter(|_| self.up), self.speaker.wake_at()])
+    }
+
+    /// What she holds of others, and may hold at most (I-07).
+    pub fn tables(&self) -> [Table; 3] {
+        let signed = Table { what: "signatures", holds: self.signed.len(), most: limits::DIRECTORY_PEERS };
+        [self.speaker.table(), self.directory.table(), signed]
     }
 
     fn on_board(&mut self, now: Now, event: BoardEvent, lines: &mut Vec<Line>, out: &mut Vec<HostOutput>) {

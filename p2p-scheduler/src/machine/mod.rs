@@ -79,6 +79,17 @@ pub(crate) fn speaks(theirs: u16) -> bool {
     p2p_proto::common_version(theirs).is_ok()
 }
 
+/// Something that a machine keeps of others, and its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Of what.
+    pub what: &'static str,
+    /// How many it holds.
+    pub holds: usize,
+    /// How many it may hold.
+    pub most: usize,
+}
+
 /// The earliest of some moments.
 pub(crate) fn earliest<const N: usize>(moments: [Option<Duration>; N]) -> Option<Duration> {
     moments.into_iter().flatten().min()

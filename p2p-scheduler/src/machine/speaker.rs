@@ -7,8 +7,8 @@ use p2p_proto::board::{Envelope, Line, Message};
 use p2p_proto::ids::PeerName;
 use p2p_proto::limits;
 
-use super::Now;
 use super::bucket::Bucket;
+use super::{Now, Table};
 
 /// Lines that wait for the bucket, at most; the oldest go first, being the least true.
 const WAITING_LINES: usize = 64;
@@ -83,6 +83,11 @@ impl Speaker {
     pub fn say(&mut self, now: Now, message: Message, out: &mut Vec<Line>) {
         let line = self.line(now, message);
         self.wait(now, Waiting { line, until: None }, out);
+    }
+
+    /// Lines that wait for the bucket.
+    pub(crate) fn table(&self) -> Table {
+        Table { what: "lines that wait", holds: self.waiting.len(), most: WAITING_LINES }
     }
 
     /// Whether more than half of what may be said at once is still unsaid.

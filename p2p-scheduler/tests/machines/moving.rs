@@ -69,6 +69,47 @@ fn what_waits_moves_to_a_worker_that_comes_later() {
 }
 
 #[test]
+fn what_waits_behind_others_moves_to_a_worker_that_idles() {
+    let (mut world, workers, client) = cluster(&[("bob", 1), ("carol", 1)]);
+    // One of them is filled by somebody who knows of no other.
+    let other = world.client("erin");
+    world.set_group(workers[1], 1);
+    world.submit(other, task(1_000_000));
+    world.run_until(SOON, |world| world.running(workers[0]) == 1);
+    world.submit_all(client, vec![task(1000); 2]);
+    world.run_until(Duration::from_secs(15), |world| world.ledger.open().count() == 1);
+}
+
+#[test]
+fn what_waits_for_memory_is_not_asked_back_for_the_same_worker() {
+    let mut world = World::new(72_472);
+    world.host(&["bob", "dave"]);
+    let client = world.client("dave");
+    let mut with_memory = offer(8, &["r"]);
+    with_memory.offer.memory_mib = 4000;
+    world.worker_with("bob", with_memory, None);
+    world.run_for(SOON);
+    let large = || TaskSpec { memory_mib: 3000, ..task(1_000_000) };
+    world.submit_all(client, vec![large(), large(), task(1_000_000)]);
+    world.run_for(SOON);
+    let before = world.items;
+    world.run_for(SOON);
+    assert!(world.items - before < 20, "{} items", world.items - before);
+}
+
+#[test]
+fn what_waits_at_a_worker_that_leaves_moves_to_one_that_idles() {
+    let (mut world, workers, client) = cluster(&[("bob", 1)]);
+    // Short ones show that many can be sent ahead; then a long one blocks what was.
+    let tasks = (0..40).map(|n| task(if n == 20 { 1_000_000 } else { 10 })).collect();
+    world.submit_all(client, tasks);
+    world.run_for(Duration::from_secs(1));
+    world.worker_input(workers[0], p2p_scheduler::machine::worker::WorkerInput::Drain);
+    world.worker("carol", 1);
+    world.run_until(Duration::from_secs(60), |world| world.ledger.open().count() == 1);
+}
+
+#[test]
 fn an_attempt_that_hangs_is_copied_and_cancelled() {
     for (once, copied) in [(false, true), (true, false)] {
         let (mut world, workers, client) = cluster(&[("bob", 1), ("carol", 1)]);

@@ -21,6 +21,8 @@ mod settle;
 
 /// Who is on the host's list.
 const LISTED: [&str; 6] = ["bob", "carol", "dave", "erin", "frank", "grace"];
+/// When a world begins.
+const START: Duration = World::START;
 /// From the end of a process by what it ran to the start of the next one.
 const POISONED_STARTS_AGAIN: Duration = Duration::from_secs(1);
 
@@ -96,6 +98,12 @@ struct Run<'a> {
     ids: BTreeMap<usize, TaskId>,
     /// When everything had gone wrong that does.
     calm: Duration,
+    /// When a process that was ended by what it ran is there again, the last one.
+    disturbed: Duration,
+    /// Since when a worker could have run something that waited, and started nothing.
+    idle: BTreeMap<Peer, Duration>,
+    /// The same while the client of what waits has a link to it.
+    linked_idle: BTreeMap<Peer, Duration>,
 }
 
 impl<'a> Run<'a> {
@@ -103,7 +111,8 @@ impl<'a> Run<'a> {
         let mut world = World::new(plan.seed);
         world.trace = trace;
         world.keep_lines = false;
-        let calm = world.at + Duration::from_millis(plan.calm_ms() + 1);
+        world.strict = true;
+        let calm = START + Duration::from_millis(plan.calm_ms() + 1);
         let mut run = Self {
             plan,
             world,
@@ -112,13 +121,16 @@ impl<'a> Run<'a> {
             sequence: 0,
             ids: BTreeMap::new(),
             calm,
+            disturbed: Duration::ZERO,
+            idle: BTreeMap::new(),
+            linked_idle: BTreeMap::new(),
         };
         run.schedule();
         run
     }
 
     fn schedule(&mut self) {
-        let start = self.world.at;
+        let start = START;
         self.plan_at(start, Action::Start(Seat::Host, None));
         let plan = self.plan;
         let ms = |ms: u64| start + Duration::from_millis(ms);
@@ -146,10 +158,15 @@ impl<'a> Run<'a> {
     }
 
     fn all(&mut self) -> Result<(), Violation> {
-        self.run_to(self.calm)?;
+        // What runs may end its worker's process, which puts the calm off.
+        while self.world.at < self.calm {
+            self.watch_to(self.calm)?;
+        }
         self.calm_down();
         self.settle()?;
-        self.clean_up()
+        self.world.audit()?;
+        self.clean_up()?;
+        self.world.audit()
     }
 
     /// Lets time pass, and does what is due meanwhile.
@@ -180,6 +197,7 @@ impl<'a> Run<'a> {
             self.plan_at(at, Action::Start(seat, Some(peer)));
         }
         self.calm = self.calm.max(at);
+        self.disturbed = at;
     }
 
     fn seat_of(&self, peer: Peer) -> Option<Seat> {

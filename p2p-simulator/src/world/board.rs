@@ -108,6 +108,7 @@ impl World {
     /// The process's own board connection breaks.
     pub fn board_down(&mut self, peer: Peer) {
         self.places[peer].up = false;
+        self.owes_nothing(peer);
         self.board_now(peer, BoardEvent::Down { reason: "cut".to_owned(), retry_in: Duration::from_secs(1) });
     }
 
@@ -136,7 +137,17 @@ impl World {
     /// Lets an event of the board happen now.
     pub(super) fn on_board(&mut self, peer: Peer, event: BoardEvent) {
         self.note(peer, || format!("board: {event:?}"));
+        if event == BoardEvent::Up {
+            self.on_event();
+            self.is_there(peer);
+        }
+        let joining = match event {
+            BoardEvent::Up => false,
+            BoardEvent::Line(_) | BoardEvent::Lagged(_) | BoardEvent::Warning(_) => self.places[peer].joining,
+            BoardEvent::Down { .. } | BoardEvent::Misrouted { .. } | BoardEvent::Failed(_) => true,
+        };
         self.board_input(peer, event);
+        self.places[peer].joining = joining;
     }
 
     pub(super) fn on_line(&mut self, peer: Peer, line: Line) {
@@ -148,6 +159,7 @@ impl World {
     pub(super) fn publish(&mut self, from: Peer, line: Line) {
         self.places[from].lines += 1;
         self.ledger.on_line();
+        self.on_said(from, &line);
         if self.keep_lines {
             self.said.push((self.at, from, line.clone()));
         }
@@ -165,6 +177,7 @@ impl World {
         if !self.board.recent.is_empty() {
             let line = self.dice.one(&self.board.recent).clone();
             self.trace.note(self.at, "stranger", || format!("says again: {}", words(&line)));
+            self.on_event();
             self.spread(None, &line);
         }
     }
@@ -208,6 +221,7 @@ impl World {
         };
         if let Ok(line) = Line::encode(&envelope) {
             self.trace.note(self.at, "stranger", || format!("forges {}", words(&line)));
+            self.on_event();
             self.spread(None, &line);
         }
     }

@@ -11,6 +11,9 @@ use p2p_scheduler::machine::worker::{WorkerInput, WorkerOutput};
 use super::{Machine, Peer, Plug, World};
 use crate::ledger::Violation;
 
+/// Of so many inputs, one is preceded by a tick that nobody asked for.
+const PROBE_ONE_IN: u64 = 8;
+
 impl World {
     pub(super) fn tick(&mut self, peer: Peer) {
         match &self.places[peer].machine {
@@ -40,18 +43,31 @@ impl World {
         if !self.wires.live.contains(&plug) {
             return;
         }
+        self.preparing(Some(plug));
         match &self.places[peer].machine {
             Machine::Worker(_) => self.worker_input(peer, WorkerInput::Prepared { connection, hints }),
             _ => self.client_input(peer, ClientInput::Prepared { connection, hints }),
         }
+        self.preparing(None);
     }
 
     /// Gives a host an input, and does what she wants done.
     pub fn host_input(&mut self, peer: Peer, input: HostInput) {
         self.wake_sleeper(peer);
+        if matches!(input, HostInput::Leave) {
+            self.places[peer].draining = true;
+            self.owes_nothing(peer);
+        }
         let now = self.now_of(peer);
+        let probes = !matches!(input, HostInput::Tick) && self.probes_now(peer);
         let Machine::Host(machine) = &mut self.places[peer].machine else { return };
         let mut out = Vec::new();
+        if probes {
+            machine.handle(now, HostInput::Tick, &mut out);
+            if let Some(forgotten) = out.first() {
+                self.ledger.break_rule(slept_over(peer, forgotten));
+            }
+        }
         machine.handle(now, input, &mut out);
         for output in out {
             match output {
@@ -64,6 +80,7 @@ impl World {
                 HostOutput::Report(report) => self.places[peer].host_reports.push(report),
             }
         }
+        self.check_tables(peer);
         self.rewake(peer);
     }
 
@@ -72,14 +89,24 @@ impl World {
         self.wake_sleeper(peer);
         self.places[peer].draining |= matches!(input, WorkerInput::Drain | WorkerInput::Stop);
         if matches!(input, WorkerInput::Stop | WorkerInput::Drain) {
+            self.on_event();
+            self.owes_nothing(peer);
             // What runs there is lost, and what is under way to it may be: its client cannot tell whether that began.
             self.ledger.on_trouble();
         }
         let now = self.now_of(peer);
+        let probes = !matches!(input, WorkerInput::Tick) && self.probes_now(peer);
         let Machine::Worker(machine) = &mut self.places[peer].machine else { return };
         let mut out = Vec::new();
+        if probes {
+            machine.handle(now, WorkerInput::Tick, &mut out);
+            if let Some(forgotten) = out.first() {
+                self.ledger.break_rule(slept_over(peer, forgotten));
+            }
+        }
         machine.handle(now, input, &mut out);
         let mut touched = BTreeSet::new();
+        let mut closed = Vec::new();
         for output in out {
             match output {
                 WorkerOutput::Publish(line) => self.publish(peer, line),
@@ -93,7 +120,10 @@ impl World {
                     self.note(peer, || format!("abandons connection {}", connection.0));
                     self.abandon((peer, connection));
                 }
-                WorkerOutput::Close(link) => self.close((peer, link)),
+                WorkerOutput::Close(link) => {
+                    self.close((peer, link));
+                    closed.push(link);
+                }
                 WorkerOutput::Send(link, item) => {
                     self.note(peer, || format!("sends on link {}: {item:?}", link.0));
                     self.push_to_client((peer, link), item);
@@ -122,6 +152,8 @@ impl World {
         for link in touched {
             self.flush((peer, link));
         }
+        closed.into_iter().for_each(|link| self.check_over((peer, link)));
+        self.check_tables(peer);
         self.rewake(peer);
     }
 
@@ -133,12 +165,25 @@ impl World {
             ClientInput::Leave => {
                 self.places[peer].draining = true;
                 self.ledger.on_client_leaves(peer);
+                self.on_event();
+                self.owes_nothing(peer);
             }
             _ => {}
         }
         let now = self.now_of(peer);
+        let probes = !matches!(input, ClientInput::Tick) && self.probes_now(peer);
         let Machine::Client(machine) = &mut self.places[peer].machine else { return };
         let mut out = Vec::new();
+        if probes {
+            machine.handle(now, ClientInput::Tick, &mut out);
+            // Who asks half back each time that he looks, and says what that changes, has forgotten nothing.
+            let looks = |output: &&ClientOutput| {
+                matches!(output, ClientOutput::Send(_, ToWorker::Recall(_) | ToWorker::Want(_)))
+            };
+            if let Some(forgotten) = out.iter().find(|output| !looks(output)) {
+                self.ledger.break_rule(slept_over(peer, forgotten));
+            }
+        }
         machine.handle(now, input, &mut out);
         let mut touched = BTreeSet::new();
         for output in out {
@@ -183,13 +228,24 @@ impl World {
         for link in touched {
             self.flush((peer, link));
         }
+        self.check_tables(peer);
         self.rewake(peer);
+    }
+
+    /// Whether to see now if the machine does something that it did not ask to be woken for. It costs as much as an input: not each time. While
+    /// its board is away nothing is to be done about calls.
+    fn probes_now(&mut self, peer: Peer) -> bool {
+        let place = &self.places[peer];
+        let due = place.wake.is_some_and(|wake| wake <= self.at);
+        let asks = self.strict && !due && !place.wake_is_old && !place.joining && place.asleep_until.is_none();
+        asks && self.probes.below(PROBE_ONE_IN) == 0
     }
 
     /// Notes when the machine wants to be called next.
     pub(super) fn rewake(&mut self, peer: Peer) {
         self.steps += 1;
         let place = &mut self.places[peer];
+        place.wake_is_old = false;
         let wake = match &place.machine {
             Machine::Host(machine) => machine.wake_at(),
             Machine::Worker(machine) => machine.wake_at(),
@@ -207,6 +263,11 @@ impl World {
             self.wakes.insert((wake, peer));
         }
     }
+}
+
+fn slept_over(peer: Peer, forgotten: &impl std::fmt::Debug) -> Violation {
+    let what = format!("{peer} did not ask to be woken by now, and yet this was due: {forgotten:?}");
+    Violation::new("I-10", what.chars().take(300).collect())
 }
 
 /// An item for people, without the payload.

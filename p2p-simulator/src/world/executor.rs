@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use p2p_proto::ids::{AttemptId, TaskId};
+use p2p_proto::ids::{AttemptId, TaskId, UserName};
 use p2p_proto::link::item::{Finished, Submit};
 use p2p_proto::task::{Content, Ended, TaskSpec};
 use p2p_scheduler::LinkId;
 use p2p_scheduler::machine::worker::WorkerInput;
 
 use super::{End, Happening, Peer, World};
+use crate::fair::{Fair, Load};
 use crate::ledger::Violation;
 use crate::plan::TaskPlan;
 
@@ -31,6 +32,9 @@ pub(super) struct Executor {
     slowness: BTreeMap<Peer, u32>,
     /// When an attempt was started here last.
     started_at: BTreeMap<Peer, Duration>,
+    /// How many are staged here.
+    waiting: BTreeMap<Peer, u32>,
+    fair: Fair,
 }
 
 #[derive(Clone, Debug)]
@@ -38,12 +42,25 @@ struct Work {
     spec: TaskSpec,
     alone: bool,
     task: Option<TaskId>,
+    /// Whose it is, as far as the world knows.
+    user: Option<UserName>,
+}
+
+impl Work {
+    fn load(&self) -> Load {
+        let cpus = self.spec.cpus();
+        Load { cpus, plain: cpus == 1 && self.spec.memory_mib == 0 && !self.alone }
+    }
 }
 
 #[derive(Debug)]
 struct Running {
     work: Work,
+    /// Slots that it has.
+    cpus: u32,
     since: Duration,
+    /// Its end is on the way: it was interrupted or killed.
+    stopped: bool,
 }
 
 /// A task for the runtime `r` that runs so long.
@@ -100,15 +117,24 @@ fn part(spec: &TaskSpec, at: usize) -> Option<u64> {
 }
 
 impl Executor {
-    /// The process is gone, and with it what it ran. Returns which tasks ran.
-    pub(super) fn on_gone(&mut self, peer: Peer) -> Vec<TaskId> {
+    fn unstage(&mut self, key: (Peer, LinkId, AttemptId)) -> Option<Work> {
+        let work = self.staged.remove(&key)?;
+        self.waiting.entry(key.0).and_modify(|waiting| *waiting -= 1);
+        Some(work)
+    }
+
+    /// The process is gone, and with it what it had. Returns which tasks waited there and which ran.
+    pub(super) fn on_gone(&mut self, peer: Peer) -> (Vec<TaskId>, Vec<TaskId>) {
         let keys = (peer, LinkId(0), AttemptId(0))..=(peer, LinkId(u64::MAX), AttemptId(u64::MAX));
         let staged: Vec<_> = self.staged.range(keys.clone()).map(|(key, _)| *key).collect();
-        staged.iter().for_each(|key| drop(self.staged.remove(key)));
+        let waited = staged.iter().filter_map(|key| self.staged.remove(key)?.task).collect();
         let running: Vec<_> = self.running.range(keys).map(|(key, _)| *key).collect();
         self.busy.remove(&peer);
         self.alone.remove(&peer);
-        running.iter().filter_map(|key| self.running.remove(key)?.work.task).collect()
+        self.waiting.remove(&peer);
+        self.fair.on_gone(peer);
+        let ran = running.iter().filter_map(|key| self.running.remove(key)?.work.task).collect();
+        (waited, ran)
     }
 }
 
@@ -120,7 +146,15 @@ impl World {
             self.ledger.on_staged(task);
         }
         let key = (peer, link, attempt);
-        let known = self.executor.staged.insert(key, Work { spec, alone, task }).is_some();
+        let user = self.partner_peer((peer, link)).map(|client| self.places[client].me.user.clone());
+        let work = Work { spec, alone, task, user };
+        *self.executor.waiting.entry(peer).or_default() += 1;
+        if let (true, Some(user)) = (self.strict, &work.user) {
+            let weight =
+                self.places[peer].offer.as_ref().and_then(|offer| offer.weights.get(user)).copied().unwrap_or(1);
+            self.executor.fair.on_staged(self.at, peer, user, weight, work.load());
+        }
+        let known = self.executor.staged.insert(key, work).is_some();
         if known || self.executor.running.contains_key(&key) {
             self.ledger.break_rule(Violation::new("S-04", format!("{attempt:?} was staged twice")));
         }
@@ -128,11 +162,15 @@ impl World {
 
     /// What was staged or runs there is not wanted any more.
     pub(super) fn stop_attempt(&mut self, (peer, link): End, attempt: AttemptId) {
-        if let Some(work) = self.executor.staged.remove(&(peer, link, attempt)) {
+        if let Some(work) = self.executor.unstage((peer, link, attempt)) {
+            if let Some(user) = &work.user {
+                self.executor.fair.on_unstaged(self.at, peer, user, work.load());
+            }
             if let Some(task) = work.task {
                 self.ledger.on_unstaged(task);
             }
-        } else if self.executor.running.contains_key(&(peer, link, attempt)) {
+        } else if let Some(running) = self.executor.running.get_mut(&(peer, link, attempt)) {
+            running.stopped = true;
             let after = Duration::from_millis(1 + self.dice.below(DIES_WITHIN_MS));
             self.later(after, Happening::Ended((peer, link), attempt, Ended::Cancelled));
         }
@@ -140,18 +178,20 @@ impl World {
 
     pub(super) fn run_attempt(&mut self, end: End, attempt: AttemptId) {
         let (peer, link) = end;
-        let Some(work) = self.executor.staged.remove(&(peer, link, attempt)) else {
+        let Some(work) = self.executor.unstage((peer, link, attempt)) else {
             self.ledger.break_rule(Violation::new("S-04", format!("{attempt:?} runs on {peer} and was never staged")));
             return;
         };
         self.check_place(end, &work);
         let offered = self.places[peer].offer.as_ref().map(|offer| &offer.offer);
         let (slots, memory) = offered.map_or((0, 0), |offer| (offer.slots, offer.memory_mib));
+        // What runs alone has all of them.
+        let cpus = if work.alone { slots } else { work.spec.cpus() };
         let busy = self.executor.busy.entry(peer).or_default();
-        busy.0 += work.spec.cpus();
+        busy.0 += cpus;
         busy.1 += work.spec.memory_mib;
         let (busy, used) = *busy;
-        let others = busy > work.spec.cpus();
+        let others = busy > cpus;
         if busy > slots {
             self.ledger.break_rule(Violation::new("I-03", format!("worker {peer} uses {busy} of {slots} slots")));
         }
@@ -163,6 +203,14 @@ impl World {
         }
         if work.alone {
             self.executor.alone.insert(peer, attempt);
+        }
+        if let Some(user) = &work.user
+            && let Some((other, lead)) = self.executor.fair.on_start(self.at, peer, user, work.load())
+        {
+            let what = format!(
+                "worker {peer} gives a slot to {user}, who has had {lead:?} of slots more than {other} who waits"
+            );
+            self.ledger.break_rule(Violation::new("I-06", what));
         }
         if let Some(task) = work.task {
             self.ledger.on_run(task);
@@ -178,7 +226,7 @@ impl World {
             let after = if limit.is_zero() { time } else { time.min(limit) };
             self.later(after, Happening::Ended(end, attempt, ended));
         }
-        self.executor.running.insert((peer, link, attempt), Running { work, since: self.at });
+        self.executor.running.insert((peer, link, attempt), Running { work, cpus, since: self.at, stopped: false });
     }
 
     /// Nothing runs where it may not (I-08, S-03).
@@ -199,13 +247,18 @@ impl World {
 
     /// An attempt ends now, if it still runs.
     pub(super) fn on_ended(&mut self, (peer, link): End, attempt: AttemptId, ended: Ended) {
-        let Some(Running { work, since }) = self.executor.running.remove(&(peer, link, attempt)) else { return };
+        let Some(Running { work, cpus: had, since, .. }) = self.executor.running.remove(&(peer, link, attempt)) else {
+            return;
+        };
         if let Some((cpus, memory)) = self.executor.busy.get_mut(&peer) {
-            *cpus -= work.spec.cpus();
+            *cpus -= had;
             *memory -= work.spec.memory_mib;
         }
         if self.executor.alone.get(&peer) == Some(&attempt) {
             self.executor.alone.remove(&peer);
+        }
+        if let Some(user) = &work.user {
+            self.executor.fair.on_end(self.at, peer, user, work.load(), self.at - since);
         }
         let mut value = Content::default();
         if let Some(task) = work.task {
@@ -240,21 +293,59 @@ impl World {
         running.map(|((worker, ..), _)| *worker).collect()
     }
 
+    /// A link is over: nothing of it waits any more, and what runs is on its way to its end (S-06).
+    pub(super) fn check_over(&mut self, (peer, link): End) {
+        let keys = (peer, link, AttemptId(0))..=(peer, link, AttemptId(u64::MAX));
+        let waits = self.executor.staged.range(keys.clone()).map(|((.., attempt), _)| *attempt).next();
+        let runs = self.executor.running.range(keys).find(|(_, running)| !running.stopped).map(|((.., id), _)| *id);
+        if let Some(attempt) = waits.or(runs) {
+            let what = format!("{attempt:?} goes on at worker {peer} though its link {} is over", link.0);
+            self.ledger.break_rule(Violation::new("S-06", what));
+        }
+    }
+
+    /// Slots in use there, and attempts that wait.
+    pub(super) fn load(&self, worker: Peer) -> (u32, u32) {
+        let busy = self.executor.busy.get(&worker).map_or(0, |(cpus, _)| *cpus);
+        (busy, self.executor.waiting.get(&worker).copied().unwrap_or(0))
+    }
+
+    /// Everything that waits or runs anywhere: where, of which task, whether it runs.
+    pub(super) fn all_attempts(&self) -> impl Iterator<Item = (Peer, TaskId, bool)> {
+        let staged = self.executor.staged.iter().map(|((peer, ..), work)| (*peer, work.task, false));
+        let running = self.executor.running.iter().map(|((peer, ..), running)| (*peer, running.work.task, true));
+        staged.chain(running).filter_map(|(peer, task, runs)| Some((peer, task?, runs)))
+    }
+
+    /// The same of one worker: of which link, what, whether it runs.
+    pub(super) fn attempts_at(&self, worker: Peer) -> impl Iterator<Item = (LinkId, &TaskSpec, bool)> {
+        let keys = (worker, LinkId(0), AttemptId(0))..=(worker, LinkId(u64::MAX), AttemptId(u64::MAX));
+        let staged = self.executor.staged.range(keys.clone()).map(|((_, link, _), work)| (*link, &work.spec, false));
+        let running = self.executor.running.range(keys);
+        staged.chain(running.map(|((_, link, _), running)| (*link, &running.work.spec, true)))
+    }
+
     /// Attempts that are staged or run anywhere.
     pub fn attempts(&self) -> usize {
         self.executor.staged.len() + self.executor.running.len()
     }
 
-    /// Whether free slots may be kept there for a task that takes more than one, or all of them.
+    /// Whether free slots may be kept there for a task that takes more than one, or all of them, or more memory than is free.
     pub(crate) fn is_reserved(&self, worker: Peer) -> bool {
+        let memory_mib = self.places[worker].offer.as_ref().map_or(0, |offer| offer.offer.memory_mib);
+        let free_mib = memory_mib.saturating_sub(self.executor.busy.get(&worker).map_or(0, |(_, used)| *used));
         let keys = (worker, LinkId(0), AttemptId(0))..=(worker, LinkId(u64::MAX), AttemptId(u64::MAX));
         self.executor.alone.contains_key(&worker)
-            || self.executor.staged.range(keys).any(|(_, work)| work.alone || work.spec.cpus() > 1)
+            || self
+                .executor
+                .staged
+                .range(keys)
+                .any(|(_, work)| work.alone || work.spec.cpus() > 1 || work.spec.memory_mib > free_mib)
     }
 
-    /// Slots in use there, and when something started there last.
-    pub(crate) fn business(&self, worker: Peer) -> (u32, Duration) {
-        let busy = self.executor.busy.get(&worker).map_or(0, |(cpus, _)| *cpus);
+    /// Slots and memory in use there, and when something started there last.
+    pub(crate) fn business(&self, worker: Peer) -> ((u32, u64), Duration) {
+        let busy = self.executor.busy.get(&worker).copied().unwrap_or_default();
         (busy, self.executor.started_at.get(&worker).copied().unwrap_or_default())
     }
 }

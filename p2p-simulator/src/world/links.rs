@@ -118,6 +118,9 @@ impl World {
         };
         link.side.on_connected(open, resumes);
         let before = link.carrier.replace(plug);
+        self.on_back(end);
+        self.on_event();
+        self.unsettle(end.0, self.at);
         self.links.carries.insert(plug, end.1);
         self.links.last.insert(end, plug);
         if let Some(before) = before {
@@ -134,7 +137,11 @@ impl World {
         link.side.on_disconnected();
         if link.closing {
             self.links.all.remove(&end);
+        } else {
+            self.on_away(end);
         }
+        self.on_event();
+        self.unsettle(plug.0, self.at);
     }
 
     /// Ends a link: in order if it has a connection.
@@ -142,6 +149,10 @@ impl World {
         self.note(end.0, || format!("closes link {}", end.1.0));
         let Some(link) = self.links.all.get_mut(&end) else { return };
         link.closing = true;
+        self.on_back(end);
+        self.on_event();
+        self.unsettle(end.0, self.at);
+        let Some(link) = self.links.all.get_mut(&end) else { return };
         match link.carrier {
             None => drop(self.links.all.remove(&end)),
             Some(plug) => {
@@ -232,7 +243,10 @@ impl World {
     /// Links of a process that is gone.
     pub(super) fn forget_links(&mut self, peer: Peer) {
         let ends: Vec<End> = self.links.all.range(all_of(peer)).map(|(end, _)| *end).collect();
-        ends.iter().for_each(|end| drop(self.links.all.remove(end)));
+        for end in ends {
+            self.links.all.remove(&end);
+            self.on_back(end);
+        }
     }
 
     /// The other end of a link, as long as it is known.
@@ -251,6 +265,24 @@ impl World {
         let of_peer = self.links.all.range(all_of(peer)).filter(|(_, link)| !link.closing);
         let connected = of_peer.filter(|(_, link)| link.carrier.is_some_and(|plug| self.is_wired(plug)));
         connected.map(|((_, link), _)| *link).collect()
+    }
+
+    /// The links of a peer change, or may until then.
+    pub(super) fn unsettle(&mut self, peer: Peer, until: Duration) {
+        let steady = &mut self.places[peer].steady;
+        *steady = (*steady).max(until);
+    }
+
+    /// Since when a client has the same links, all of them with a connection, if it has one to this worker.
+    pub(crate) fn steady_since(&self, client: Peer, worker: Peer) -> Option<Duration> {
+        let mut linked = false;
+        for (end, link) in self.links.all.range(all_of(client)) {
+            if !link.carrier.is_some_and(|plug| self.is_wired(plug)) {
+                return None;
+            }
+            linked |= !link.closing && self.partner_peer(*end) == Some(worker);
+        }
+        linked.then(|| self.places[client].steady)
     }
 
     /// Links that there are, with a connection or without: both ends of each.

@@ -4,18 +4,22 @@
 //! | file | holds |
 //! |---|---|
 //! | `place` | the processes: who they are, when they start and end |
+//! | `audit` | what machines hold, and everything at the end |
 //! | `board` | what the board does to lines |
 //! | `wires` | the connections that links are made of |
 //! | `links` | the streams that connections carry |
 //! | `executor` | attempts at work |
+//! | `promises` | what is due of whom by when, and how many lines are enough |
 //! | `effects` | inputs into machines, and what becomes of their outputs |
 //! | `scenario` | what tests ask a world |
 
+mod audit;
 mod board;
 mod effects;
 mod executor;
 mod links;
 mod place;
+mod promises;
 mod scenario;
 mod wires;
 
@@ -36,6 +40,7 @@ pub use self::executor::{plan_task, task, task_of, time_of};
 use self::links::Links;
 use self::place::Place;
 pub use self::place::{Machine, offer};
+use self::promises::Promises;
 use self::wires::Wires;
 use crate::dice::Dice;
 use crate::ledger::{Ledger, Violation};
@@ -103,6 +108,8 @@ pub struct World {
     pub keep_lines: bool,
     /// Whether lines go only to those who do something with them: what others read and drop changes nothing but the time that it takes.
     pub only_who_listens: bool,
+    /// Whether also the rules are checked that only hold where everybody is as programs start him: whole runs set it.
+    pub strict: bool,
     /// Connections that are refused.
     pub refuse_links: bool,
     /// Processes that ended because of what they ran, for whoever starts them again.
@@ -120,21 +127,28 @@ pub struct World {
     wires: Wires,
     links: Links,
     executor: Executor,
+    promises: Promises,
+    /// Chance that changes nothing: when a machine is asked whether it forgot something.
+    probes: Dice,
     next_task: u64,
     machines: BTreeMap<String, [u8; 32]>,
 }
 
 impl World {
+    /// When it begins.
+    pub const START: Duration = Duration::from_secs(1);
+
     /// An empty world.
     pub fn new(seed: u64) -> Self {
         Self {
-            at: Duration::from_secs(1),
+            at: Self::START,
             dice: Dice::new(seed),
             ledger: Ledger::default(),
             trace: Trace::off(),
             said: Vec::new(),
             keep_lines: true,
             only_who_listens: false,
+            strict: false,
             refuse_links: false,
             died: Vec::new(),
             steps: 0,
@@ -148,6 +162,8 @@ impl World {
             wires: Wires::default(),
             links: Links::default(),
             executor: Executor::default(),
+            promises: Promises::default(),
+            probes: Dice::new(!seed),
             next_task: 0,
             machines: BTreeMap::new(),
         }
@@ -193,6 +209,7 @@ impl World {
                 return Ok(false);
             }
         }
+        self.check_promises();
         self.ledger.verdict().map(|()| true)
     }
 

@@ -45,6 +45,12 @@ pub(super) struct Place {
     pub(super) skew_s: i64,
     /// When its machine wants to be called: its entry in the world's `wakes`.
     pub(super) wake: Option<Duration>,
+    /// It knows of no board that is up.
+    pub(super) joining: bool,
+    /// Its clock was changed since.
+    pub(super) wake_is_old: bool,
+    /// Its links are the same, and whole, since then; later than now while a cut may be unnoticed.
+    pub(super) steady: Duration,
     /// Of a worker: what it offers.
     pub(super) offer: Option<WorkerOffer>,
     pub(super) draining: bool,
@@ -107,6 +113,9 @@ impl World {
             asleep_until: None,
             skew_s,
             wake: None,
+            joining: true,
+            wake_is_old: false,
+            steady: self.at,
             offer,
             draining: false,
             drained: false,
@@ -119,6 +128,7 @@ impl World {
             host_reports: Vec::new(),
         });
         self.shelter(peer);
+        self.on_population(true);
         self.note(peer, || "starts".to_owned());
         if !self.board.is_closed() {
             self.later(BOARD_UP_AFTER, Happening::Board(peer, BoardEvent::Up));
@@ -200,6 +210,8 @@ impl World {
     pub fn set_skew(&mut self, peer: Peer, skew_s: i64) {
         self.note(peer, || format!("clock is {skew_s} s off"));
         self.places[peer].skew_s = skew_s;
+        self.places[peer].wake_is_old = true;
+        self.owes_nothing(peer);
     }
 
     /// The process ends without a word; its links break, and the others notice at once.
@@ -226,14 +238,15 @@ impl World {
     fn end_process(&mut self, peer: Peer) {
         self.places[peer].machine = Machine::Gone;
         self.places[peer].asleep_until = None;
+        self.on_population(false);
+        self.owes_nothing(peer);
         self.rewake(peer);
         self.forget_connections(peer);
         self.forget_links(peer);
         self.ledger.on_client_gone(peer);
-        let ended = self.executor.on_gone(peer);
-        for task in ended {
-            self.ledger.on_run_over(task);
-        }
+        let (waited, ran) = self.executor.on_gone(peer);
+        waited.into_iter().for_each(|task| self.ledger.on_unstaged(task));
+        ran.into_iter().for_each(|task| self.ledger.on_run_over(task));
     }
 
     /// Its machine sleeps: time passes, it hears nothing, and then everything at once. Links that were silent for too long break.

@@ -49,6 +49,9 @@ impl World {
         if !self.wires.live.insert(plug) {
             self.ledger.break_rule(Violation::new("L-02", format!("{plug:?} is used twice")));
         }
+        if matches!(self.places[plug.0].machine, super::Machine::Client(_)) {
+            self.on_setup();
+        }
         self.later(LATENCY, Happening::Prepared(plug));
     }
 
@@ -57,6 +60,7 @@ impl World {
         if !self.wires.live.contains(&plug) {
             self.ledger.break_rule(Violation::new("L-02", format!("{plug:?} was given up, and yet is connected")));
         }
+        self.on_answered(plug);
         let (key, binding, role) = (plan.transit_key.0, plan.session.channel_binding(), plan.role);
         if self.refuse_links {
             let error = LinkError::Unreachable("a wall".to_owned());
@@ -92,6 +96,7 @@ impl World {
 
     /// Ends a set-up or connection at once: only the other side hears of it.
     pub(super) fn abandon(&mut self, plug: Plug) {
+        self.on_answered(plug);
         self.wires.live.remove(&plug);
         self.wires.dials.retain(|_, dial| dial.plug != plug);
         self.unplug(plug);
@@ -133,6 +138,7 @@ impl World {
 
     /// The connection has ended for this side. Returns whether its process still waits for news of it.
     pub(super) fn forget(&mut self, plug: Plug) -> bool {
+        self.on_answered(plug);
         self.wires.of.remove(&plug);
         self.wires.live.remove(&plug)
     }
@@ -190,6 +196,7 @@ impl World {
             }
             self.note(peer, || format!("connection {} is cut", plug.1.0));
             for plug in self.wires.all[wire].plugs {
+                self.unsettle(plug.0, self.at + limits::LINK_SILENCE);
                 if let Some((after, error)) = notices(plug.0 == peer) {
                     self.later(after, Happening::Disconnected(plug, error));
                 }

@@ -3,8 +3,9 @@
 use p2p_proto::ids::{AttemptId, TaskId};
 use p2p_proto::link::item::{Finished, Returned, Submit};
 use p2p_proto::link::{LinkError, ToWorker};
+use p2p_proto::task::ReturnReason;
 
-use super::tasks::{After, Room};
+use super::tasks::{After, ClassId, Room};
 use super::{ClientMachine, ClientOutput, Outcome};
 use crate::LinkId;
 use crate::machine::Now;
@@ -20,6 +21,7 @@ impl ClientMachine {
 
     pub(super) fn on_started(&mut self, now: Now, link: LinkId, attempt: AttemptId, out: &mut Vec<ClientOutput>) {
         let Some(task) = self.workers.task_of(link, attempt) else { return };
+        self.workers.on_started(link, attempt);
         if self.tasks.on_started(task, attempt) {
             if let Some(class) = self.tasks.class_of(task) {
                 self.stragglers.on_started(now, task, attempt, class, &self.tasks);
@@ -61,7 +63,8 @@ impl ClientMachine {
             self.workers.exclude(link, class);
             self.calls.look_again();
         }
-        if let Some(after) = self.tasks.on_returned(task, attempt) {
+        let recalled_from = (returned.why == ReturnReason::Recalled).then_some(link);
+        if let Some(after) = self.tasks.on_returned(task, attempt, recalled_from) {
             self.on_attempt_over(task, attempt, after, out);
         }
     }
@@ -146,9 +149,10 @@ impl ClientMachine {
         }
         self.hand_out(out);
         let queued = self.workers.queued_here(&self.tasks);
-        if queued == 0 {
-            let recalls = self.workers.recalls(&self.tasks);
-            out.extend(recalls.into_iter().map(|(link, attempt)| ClientOutput::Send(link, ToWorker::Recall(attempt))));
+        let recalls = self.workers.recalls(&self.tasks);
+        out.extend(recalls.into_iter().map(|(link, attempt)| ClientOutput::Send(link, ToWorker::Recall(attempt))));
+        if self.tasks.has_woken() {
+            self.workers.tell_again();
         }
         self.tell_wants(now, queued, out);
     }
@@ -165,9 +169,7 @@ impl ClientMachine {
                 continue;
             };
             let task = front.task;
-            let Some(link) =
-                self.workers.best((class, self.tasks.needs(class)), room, kept, |link| self.tasks.is_with(task, link))
-            else {
+            let Some(link) = self.next_for(class, task, room, kept) else {
                 let takes = |link| !self.tasks.is_with(task, link);
                 if front.copy && (self.tasks.waits_behind(class) || !self.workers.could_start(class, takes)) {
                     self.tasks.drop_copy(task);
@@ -201,6 +203,16 @@ impl ClientMachine {
         }
     }
 
+    /// The worker for the next task of its class: rather not who just handed it back.
+    fn next_for(&self, class: ClassId, task: TaskId, room: Room, kept: bool) -> Option<LinkId> {
+        let best = |not: Option<LinkId>| {
+            let has = |link| not == Some(link) || self.tasks.is_with(task, link);
+            self.workers.best((class, self.tasks.needs(class)), room, kept, has)
+        };
+        let recalled_from = self.tasks.recalled_from(task);
+        best(recalled_from).or_else(|| recalled_from.and_then(|_| best(None)))
+    }
+
     /// Lets copies of attempts that straggle wait, when nothing else does.
     fn copy_stragglers(&mut self, now: Now) {
         if self.stragglers.wake_at().is_none_or(|at| at > now.at) {
@@ -217,13 +229,10 @@ impl ClientMachine {
 
     /// Tells workers how much waits for them, where what they know is too far from that: `queued` in all.
     fn tell_wants(&mut self, now: Now, queued: usize, out: &mut Vec<ClientOutput>) {
-        if !self.workers.must_hear(queued) {
-            return;
-        }
-        for link in self.workers.ids() {
-            let tasks = match queued {
+        for link in self.workers.must_hear(queued) {
+            let tasks = match self.tasks.waiting_for(|class| self.workers.fits(link, class)) {
                 0 => self.workers.movable(link),
-                _ => self.tasks.waiting_for(|class| self.workers.fits(link, class)),
+                tasks => tasks,
             };
             if let Some(want) = self.workers.want(now, link, tasks) {
                 out.push(ClientOutput::Send(link, ToWorker::Want(want)));

@@ -152,9 +152,10 @@ impl ClientMachine {
             ClientInput::Leave => self.leave(now, out),
         }
         if !self.left {
-            self.assign(now, out);
-            // First what is due: who did not answer makes room for another call.
+            // First what is due: a task that comes back because its worker is away waits for nobody, and who did not answer makes room for
+            // another call.
             self.on_time(now, out);
+            self.assign(now, out);
             self.call_workers(now, out);
         }
     }
@@ -176,7 +177,8 @@ impl ClientMachine {
                 ])
             })
             .flatten();
-        earliest([board, self.workers.wake_at(), self.stragglers.wake_at()])
+        let idle = (!self.surveying).then(|| self.workers.idle_at(limits::LINK_IDLE)).flatten();
+        earliest([board, self.workers.wake_at(), idle, self.stragglers.wake_at()])
     }
 
     fn on_board(&mut self, now: Now, event: BoardEvent, out: &mut Vec<ClientOutput>) {
@@ -362,7 +364,7 @@ impl ClientMachine {
                 self.leave_if_drained(link, out);
             }
             ToClient::Pong(pong) => {
-                self.workers.on_pong(now, link, pong);
+                self.workers.on_pong(now, link, pong, &self.tasks);
             }
             ToClient::Standby(standby) => self.on_standby(link, &standby, out),
             ToClient::TooLate(attempt) => self.workers.on_too_late(link, attempt),

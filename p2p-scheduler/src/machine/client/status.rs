@@ -6,11 +6,12 @@ use std::time::Duration;
 use p2p_proto::board::BoardError;
 use p2p_proto::board::message::DenyReason;
 use p2p_proto::ids::{ClusterName, PeerName};
+use p2p_proto::limits;
 use p2p_proto::link::LinkPath;
 
 use super::workers::Worker;
 use super::{BoardState, ClientMachine, HOST_AWAY, Needs};
-use crate::machine::Now;
+use crate::machine::{Now, Table};
 
 /// A cluster as one client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +113,14 @@ impl ClientMachine {
             queued: self.tasks.queued(),
             unfinished: self.tasks.unfinished(),
         }
+    }
+
+    /// What it holds of others, and may hold at most (I-07).
+    pub fn tables(&self) -> [Table; 4] {
+        let links =
+            Table { what: "links and calls", holds: self.workers.len() + self.calls.len(), most: limits::CLIENT_LINKS };
+        let tasks = Table { what: "tasks", holds: self.tasks.unfinished(), most: limits::CLIENT_TASKS };
+        [self.speaker.table(), self.directory.table(), links, tasks]
     }
 
     /// Why tasks wait, if any do.

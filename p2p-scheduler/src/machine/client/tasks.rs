@@ -29,6 +29,8 @@ pub(super) struct Tasks {
     waiting: BTreeSet<Turn>,
     queued: usize,
     new_classes: Vec<ClassId>,
+    /// Classes of which a task waits since that was asked last, and none did before.
+    woken: BTreeSet<ClassId>,
     next_attempt: u64,
     blame: Blame,
 }
@@ -41,6 +43,8 @@ struct Task {
     cancelled: bool,
     /// A copy of it would write more than can wait for its turn.
     uncopied: bool,
+    /// Who handed it back because it was recalled, the last one: it is for somebody else.
+    recalled_from: Option<LinkId>,
     attempts: Vec<Attempt>,
     /// Workers that were lost while they ran it, or may have.
     losses: Vec<(ProcessKey, PeerName)>,
@@ -115,8 +119,9 @@ impl Tasks {
             return;
         }
         let class = self.class_with(Needs::of(&spec));
-        let (attempts, losses) = Default::default();
-        let task = Task { spec, class, queued: Queued::No, cancelled: false, uncopied: false, attempts, losses };
+        let (attempts, losses, recalled_from) = Default::default();
+        let queued = Queued::No;
+        let task = Task { spec, class, queued, cancelled: false, uncopied: false, recalled_from, attempts, losses };
         self.tasks.insert(id, task);
         self.classes.get_mut(class).unfinished += 1;
         self.enqueue(id, Queued::Yes, false);
@@ -136,6 +141,12 @@ impl Tasks {
     pub(super) fn turn_after(&self, last: Option<Turn>) -> Option<Turn> {
         let from = last.map_or(Bound::Unbounded, Bound::Excluded);
         self.waiting.range((from, Bound::Unbounded)).next().copied()
+    }
+
+    /// Whether tasks of some kind wait of which none did when this was asked last.
+    pub(super) fn has_woken(&mut self) -> bool {
+        let woken = std::mem::take(&mut self.woken);
+        woken.into_iter().any(|class| self.waiting_in(class) > 0)
     }
 
     /// All kinds of tasks.
@@ -186,6 +197,11 @@ impl Tasks {
     /// Whether this worker has the task already.
     pub(super) fn is_with(&self, id: TaskId, link: LinkId) -> bool {
         self.tasks.get(&id).is_some_and(|task| task.attempts.iter().any(|attempt| attempt.link == link))
+    }
+
+    /// Who handed it back because it was recalled, the last one.
+    pub(super) fn recalled_from(&self, id: TaskId) -> Option<LinkId> {
+        self.tasks.get(&id)?.recalled_from
     }
 
     /// Takes the front task `id` out of its queue: it is with `link` now.
@@ -299,7 +315,15 @@ impl Tasks {
     }
 
     /// The worker handed it back unstarted: that costs nothing.
-    pub(super) fn on_returned(&mut self, id: TaskId, attempt: AttemptId) -> Option<After> {
+    pub(super) fn on_returned(
+        &mut self,
+        id: TaskId,
+        attempt: AttemptId,
+        recalled_from: Option<LinkId>,
+    ) -> Option<After> {
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.recalled_from = recalled_from;
+        }
         self.give_up(id, attempt).then(|| self.after(id))
     }
 
@@ -462,6 +486,9 @@ impl Tasks {
         }
         let Some(task) = self.tasks.get_mut(&id) else { return };
         (task.queued, task.class) = (queued, class);
+        if self.classes.get(class).waiting == 0 {
+            self.woken.insert(class);
+        }
         self.classes.push(class, id, first);
         self.queued += 1;
         self.settle(class);

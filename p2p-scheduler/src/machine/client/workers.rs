@@ -32,6 +32,8 @@ pub(super) struct Workers {
     ready: BTreeSet<(u64, LinkId)>,
     /// Those that hold attempts beyond their slots: how many that could be called back, fewest first.
     loaded: BTreeSet<(u32, LinkId)>,
+    /// Those that this client does not fill.
+    open: BTreeSet<LinkId>,
     /// All of what could be called back.
     excess: u64,
     /// Asked back without an answer yet.
@@ -42,7 +44,7 @@ pub(super) struct Workers {
     stale: bool,
     /// Gets nothing more until a task that must run alone has it.
     reserved: Option<LinkId>,
-    /// Nothing waited, but some held more than their slots, when that was last looked at.
+    /// Some held more than their slots, and others could take it, when that was last looked at.
     uneven: bool,
     /// Classes that nobody who is linked takes, unless `refitted` since.
     unserved: BTreeSet<ClassId>,
@@ -64,6 +66,9 @@ impl Workers {
         tasks: &Tasks,
     ) {
         let worker = Worker::new(now, present, path, carrier);
+        if worker.may_start() {
+            self.open.insert(link);
+        }
         self.links.insert(link, worker);
         (self.stale, self.refitted) = (true, true);
         self.refit(link, tasks);
@@ -250,26 +255,31 @@ impl Workers {
         if may { u32::try_from(self.excess.div_ceil(2)).unwrap_or(u32::MAX) } else { 0 }
     }
 
-    /// Attempts to ask back, because workers with credits have free slots (S-02): from those who hold most, what they would start last, and
+    /// Attempts to ask back, because workers with credits have free slots that nothing which waits could take (S-02): from those who hold most, what they would start last, and
     /// half of it, so that both come to their ends together.
     pub(super) fn recalls(&mut self, tasks: &Tasks) -> Vec<(LinkId, AttemptId)> {
         let mut recalls = Vec::new();
         if self.loaded.is_empty() || !self.has_free_slot() {
             return recalls;
         }
-        let idle: Vec<LinkId> =
-            self.ready.iter().take_while(|(load, _)| *load < LOAD_UNIT).map(|(_, link)| *link).collect();
+        let free = self.ready.iter().take_while(|(load, _)| *load < LOAD_UNIT).map(|(_, link)| *link);
+        let idle: Vec<LinkId> = free.filter(|link| !tasks.waiting().any(|class| self.fits(*link, class))).collect();
         let credits: u32 = idle.iter().filter_map(|link| self.links.get(link)).map(|worker| worker.credits).sum();
         let mut free = credits.saturating_sub(self.recalling);
         // Those who hold most first, each once.
         let loaded: Vec<_> = self.loaded.iter().rev().copied().collect();
         for (excess, loaded) in loaded {
+            let Some(worker) = self.links.get(&loaded) else { continue };
+            // What it could start itself it will. Others may fill the slots of whoever has a credit: from one whom they crowd to the next one would lead nowhere.
+            let crowded = worker.is_crowded();
             let takes = |task| {
                 let class = tasks.class_of(task).filter(|_| free > 0);
-                let could = |link: &LinkId, class| self.fits(*link, class) && self.has_room(*link, tasks.needs(class));
+                let could = |link: &LinkId, class| {
+                    let has_slot = !crowded || self.links.get(link).is_some_and(Worker::has_idle_slot);
+                    *link != loaded && has_slot && self.fits(*link, class) && self.has_room(*link, tasks.needs(class))
+                };
                 class.is_some_and(|class| idle.iter().any(|link| could(link, class)))
             };
-            let Some(worker) = self.links.get(&loaded) else { continue };
             let newest = worker.newest(if free > 0 { RECALL_LOOK } else { 0 });
             let movable = newest.filter(|(attempt, held)| !tasks.has_started(held.task, *attempt) && takes(held.task));
             let mut left = excess.div_ceil(2);
@@ -384,9 +394,14 @@ impl Workers {
         task
     }
 
-    pub(super) fn on_pong(&mut self, now: Now, link: LinkId, pong: Pong) {
+    /// An attempt runs there.
+    pub(super) fn on_started(&mut self, link: LinkId, attempt: AttemptId) {
+        self.change(link, |worker| worker.on_started(attempt));
+    }
+
+    pub(super) fn on_pong(&mut self, now: Now, link: LinkId, pong: Pong, tasks: &Tasks) {
+        self.change(link, |worker| worker.on_load(pong, RECALL_LOOK, tasks));
         if let Some(worker) = self.links.get_mut(&link) {
-            worker.load = Some(pong);
             if let Some(sent) = worker.ping_sent.take() {
                 let sample = now.at.saturating_sub(sent);
                 // The least of what was measured is nearest to the line's own round trip; a slow creep lets it rise again.
@@ -396,17 +411,17 @@ impl Workers {
         }
     }
 
-    /// Whether what workers were told is too far from what waits now. They are not looked at for each task.
-    pub(super) fn must_hear(&mut self, queued: usize) -> bool {
+    /// Those whom to tell what waits, because what they were told may be too far from that. They are not looked at for each task.
+    pub(super) fn must_hear(&mut self, queued: usize) -> Vec<LinkId> {
         let moved = (queued == 0) != (self.told_of == 0) || queued > 2 * self.told_of || queued < self.told_of / 2;
-        let uneven = queued == 0 && !self.loaded.is_empty();
+        let uneven = !self.loaded.is_empty() && (queued == 0 || !self.open.is_empty());
         // Once more when that is over, to take it back.
         let was_uneven = std::mem::replace(&mut self.uneven, uneven);
-        if !(moved || uneven || was_uneven || self.stale) {
-            return false;
+        if moved || self.stale || (uneven && queued == 0) || (was_uneven && !uneven) {
+            (self.told_of, self.stale) = (queued, false);
+            return self.ids();
         }
-        (self.told_of, self.stale) = (queued, false);
-        true
+        if uneven { self.open.iter().copied().collect() } else { Vec::new() }
     }
 
     /// What to tell a worker for which `tasks` wait, if what it believes is wrong by more than half.
@@ -434,6 +449,7 @@ impl Workers {
         for (link, worker) in &mut self.links {
             if worker.pings() && worker.ping_at <= now.at {
                 worker.ping_sent = Some(now.at);
+                worker.ping_after = worker.attempts.last_key_value().map(|(attempt, _)| *attempt);
                 worker.ping_at = now.at + interval;
                 due.push(*link);
             }
@@ -443,11 +459,17 @@ impl Workers {
 
     /// Links that had nothing to do for so long.
     pub(super) fn idle_since(&self, now: Now, limit: Duration) -> Vec<LinkId> {
-        // One that knows of waiting tasks is not idle, however long all its slots serve others.
-        let idle = |worker: &Worker| {
-            worker.attempts.is_empty() && worker.told.tasks == 0 && worker.idle_since + limit <= now.at
-        };
-        self.links.iter().filter(|(_, worker)| idle(worker)).map(|(link, _)| *link).collect()
+        self.idle().filter(|(_, worker)| worker.idle_since + limit <= now.at).map(|(link, _)| *link).collect()
+    }
+
+    /// When the next one has had nothing to do for so long.
+    pub(super) fn idle_at(&self, limit: Duration) -> Option<Duration> {
+        self.idle().map(|(_, worker)| worker.idle_since + limit).min()
+    }
+
+    /// One that knows of waiting tasks is not idle, however long all its slots serve others.
+    fn idle(&self) -> impl Iterator<Item = (&LinkId, &Worker)> {
+        self.links.iter().filter(|(_, worker)| worker.attempts.is_empty() && worker.told.tasks == 0)
     }
 
     /// The next ping, and what is next for links without a connection.
@@ -460,8 +482,14 @@ impl Workers {
     pub(super) fn change(&mut self, link: LinkId, change: impl FnOnce(&mut Worker)) {
         let Some(worker) = self.links.get_mut(&link) else { return };
         let (ready, excess, recalling) = (worker.readiness(), worker.excess(), worker.recalled.len());
+        let open = worker.may_start();
         change(worker);
         let (ready_now, excess_now, recalling_now) = (worker.readiness(), worker.excess(), worker.recalled.len());
+        match (open, worker.may_start()) {
+            (false, true) => drop(self.open.insert(link)),
+            (true, false) => drop(self.open.remove(&link)),
+            _ => {}
+        }
         if ready != ready_now {
             ready.map(|load| self.ready.remove(&(load, link)));
             ready_now.map(|load| self.ready.insert((load, link)));

@@ -37,7 +37,8 @@ pub(super) struct Shares {
     active: BTreeSet<UserId>,
     /// Those who are remembered only for what they are ahead.
     gone: BTreeSet<UserId>,
-    /// The least usage of those who waited, when somebody last stopped waiting: where a newcomer starts if nobody is here.
+    /// The least usage of those who waited, when somebody last stopped waiting, or what the last one who was here came to: where a newcomer starts
+    /// if nobody is here.
     floor: u128,
     /// How long an attempt of whomever occupies its slots on average, nanoseconds.
     mean_ns: u64,
@@ -226,6 +227,12 @@ impl Shares {
         let runs = self.users.get(&id).is_some_and(|share| share.slots > 0);
         if !runs && !self.waiting.contains(&id) {
             self.active.remove(&id);
+            if self.active.is_empty()
+                && let Some(share) = self.users.get(&id)
+            {
+                // What he had while nobody else was here is nobody's claim.
+                self.floor = self.floor.max(share.usage);
+            }
             self.forget(id);
         }
     }
@@ -361,6 +368,20 @@ mod tests {
         machine.run_for(S * 1000);
         let had = machine.had();
         assert!((had[0] - had[1]).abs() <= 20.0, "{had:?}");
+    }
+
+    #[test]
+    fn what_one_had_alone_is_no_claim_of_who_comes_when_he_is_done() {
+        let mut shares = Shares::new(BTreeMap::new());
+        let (a, b) = (shares.on_link(S, &name(0)), shares.on_link(S, &name(1)));
+        shares.on_waiting(S, a);
+        shares.on_start(S, a, 4);
+        shares.on_none_waiting(S, a);
+        shares.on_end(S * 100, a, 4, S);
+        shares.on_waiting(S * 200, b);
+        shares.on_start(S * 200, b, 1);
+        shares.on_waiting(S * 200, a);
+        assert_eq!(shares.next(S * 210), Some(a));
     }
 
     #[test]

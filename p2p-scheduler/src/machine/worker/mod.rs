@@ -32,7 +32,7 @@ use self::links::Links;
 use self::queue::{Waiting, Withdrawn};
 use super::admission::{Admission, AdmissionEvent};
 use super::speaker::{FEW_PEERS, Speaker};
-use super::{Me, Now, earliest};
+use super::{Me, Now, Table, earliest};
 use crate::{ConnectionId, LinkId};
 
 /// A worker that leaves waits so long for its clients to say that they have everything: one that is silent is noticed within this.
@@ -162,6 +162,24 @@ impl WorkerMachine {
     /// Slots that run something, and attempts that wait.
     pub fn load(&self) -> (u32, u32) {
         (self.attempts.busy(), self.attempts.queued())
+    }
+
+    /// What it holds of others, and may hold at most (I-07).
+    pub fn tables(&self) -> [Table; 4] {
+        let links = Table {
+            what: "links and set-ups",
+            holds: self.links.len() + self.answers.len(),
+            most: limits::WORKER_LINKS,
+        };
+        let half_open = Table { what: "set-ups", holds: self.answers.len(), most: limits::HALF_OPEN };
+        let slots = self.config.offer.slots;
+        let of_each = slots.saturating_add(limits::PREFETCH.max(slots)) as usize;
+        let attempts = Table {
+            what: "attempts that wait",
+            holds: self.attempts.queued() as usize,
+            most: self.links.len().saturating_mul(of_each),
+        };
+        [self.speaker.table(), links, half_open, attempts]
     }
 
     fn on_board(&mut self, now: Now, event: BoardEvent, out: &mut Vec<WorkerOutput>) {

@@ -44,6 +44,8 @@ pub(in super::super) struct Worker {
     /// And their memory.
     held_memory_mib: u64,
     pub(in super::super) draining: bool,
+    /// It is about to be forgotten.
+    retired: bool,
     pub(in super::super) round_trip: Option<Duration>,
     pub(in super::super) load: Option<Pong>,
     /// Attempts that it handed back since the last one that it finished.
@@ -60,7 +62,11 @@ pub(in super::super) struct Worker {
     /// When so little of that is left, it is to hear how much there is now.
     pub(super) hear_below: u32,
     pub(super) ping_sent: Option<Duration>,
+    /// The newest attempt that it had been sent then.
+    pub(super) ping_after: Option<AttemptId>,
     pub(super) ping_at: Duration,
+    /// Attempts that have waited there since the last ping, though there are slots for them: others fill these. Their slots.
+    crowded_out: BTreeMap<AttemptId, u32>,
     pub(super) idle_since: Duration,
     /// By class: whether it could ever run such a task.
     fits: Vec<bool>,
@@ -83,6 +89,7 @@ impl Worker {
             held: 0,
             held_memory_mib: 0,
             draining: false,
+            retired: false,
             round_trip: None,
             load: None,
             returns: 0,
@@ -93,7 +100,9 @@ impl Worker {
             told: Want::default(),
             hear_below: 0,
             ping_sent: None,
+            ping_after: None,
             ping_at: now.at,
+            crowded_out: BTreeMap::new(),
             idle_since: now.at,
             fits: Vec::new(),
             excluded: BTreeSet::new(),
@@ -141,14 +150,44 @@ impl Worker {
         (self.credits > 0 && !self.carrier.is_broken()).then(load)
     }
 
-    /// Slots that this client's attempts there want beyond those that there are, at least one where they want more memory than there is; what was
-    /// asked back is not counted.
+    /// Slots that this client's attempts there want beyond those that there are, at least one where they want more memory than there is; or those
+    /// that wait for slots which others fill. What was asked back is not counted.
     pub(super) fn excess(&self) -> u32 {
-        if self.carrier.is_broken() || self.draining {
+        if self.carrier.is_broken() || self.retired {
             return 0;
         }
+        self.own_excess().max(self.crowded_out.values().sum())
+    }
+
+    fn own_excess(&self) -> u32 {
         let lacks_memory = self.held_memory_mib - self.recalled_memory_mib > self.offer.memory_mib;
         (self.held - self.recalled_slots).saturating_sub(self.slots).max(lacks_memory.into())
+    }
+
+    /// Whether all that is too much there is so because others fill its slots.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.own_excess() == 0
+    }
+
+    /// Whether it said lately that it has a slot which nobody fills.
+    pub(super) fn has_idle_slot(&self) -> bool {
+        self.load.is_some_and(|load| load.busy < load.slots && load.queued == 0)
+    }
+
+    /// It said how much there is to do for it: what was sent before it was asked, and has not started, waits.
+    pub(super) fn on_load(&mut self, load: Pong, look: usize, tasks: &Tasks) {
+        self.load = Some(load);
+        self.crowded_out.clear();
+        if let Some(last) = self.ping_after.take().filter(|_| load.queued > 0) {
+            let known = self.newest(look).filter(|(attempt, _)| *attempt <= last);
+            let waits = known.filter(|(attempt, held)| !tasks.has_started(held.task, *attempt));
+            self.crowded_out = waits.map(|(attempt, held)| (attempt, held.slots)).collect();
+        }
+    }
+
+    /// An attempt runs.
+    pub(super) fn on_started(&mut self, attempt: AttemptId) {
+        self.crowded_out.remove(&attempt);
     }
 
     /// It gets an attempt.
@@ -161,6 +200,7 @@ impl Worker {
     /// It does not have an attempt any more. Whose it was.
     pub(super) fn release(&mut self, attempt: AttemptId) -> Option<TaskId> {
         self.keep(attempt);
+        self.crowded_out.remove(&attempt);
         let held = self.attempts.remove(&attempt)?;
         self.held -= held.slots;
         self.held_memory_mib -= held.memory_mib;
@@ -169,6 +209,7 @@ impl Worker {
 
     /// It is asked to hand an attempt back.
     pub(super) fn recall(&mut self, attempt: AttemptId) {
+        self.crowded_out.remove(&attempt);
         if let Some(held) = self.attempts.get(&attempt)
             && self.recalled.insert(attempt)
         {
@@ -187,10 +228,12 @@ impl Worker {
         }
     }
 
-    /// It has nothing any more: it is about to be forgotten.
+    /// Nothing is to be had of it any more.
     pub(super) fn retire(&mut self) {
         (self.credits, self.recalled_slots, self.recalled_memory_mib, self.draining) = (0, 0, 0, true);
         self.recalled.clear();
+        self.crowded_out.clear();
+        self.retired = true;
     }
 
     /// Whether it is to be pinged when its time comes.
