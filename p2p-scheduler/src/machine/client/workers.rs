@@ -401,13 +401,13 @@ impl Workers {
 
     pub(super) fn on_pong(&mut self, now: Now, link: LinkId, pong: Pong, tasks: &Tasks) {
         self.change(link, |worker| worker.on_load(pong, RECALL_LOOK, tasks));
-        if let Some(worker) = self.links.get_mut(&link) {
-            if let Some(sent) = worker.ping_sent.take() {
-                let sample = now.at.saturating_sub(sent);
-                // The least of what was measured is nearest to the line's own round trip; a slow creep lets it rise again.
-                self.stale |= worker.round_trip.is_none();
-                worker.round_trip = Some(worker.round_trip.map_or(sample, |least| sample.min(least + least / 8)));
-            }
+        if let Some(worker) = self.links.get_mut(&link)
+            && let Some(sent) = worker.ping_sent.take()
+        {
+            let sample = now.at.saturating_sub(sent);
+            // The least of what was measured is nearest to the line's own round trip; a slow creep lets it rise again.
+            self.stale |= worker.round_trip.is_none();
+            worker.round_trip = Some(worker.round_trip.map_or(sample, |least| sample.min(least + least / 8)));
         }
     }
 
