@@ -158,3 +158,25 @@ fn a_worker_whom_all_links_leave_no_place_is_called_when_nobody_else_will_do() {
     let rare = world.submit(client, rare);
     world.run_until(Duration::from_secs(400), |world| world.outcome(rare).is_some());
 }
+
+/// Seed 1008973: who comes back within a second of her own last beat took it for another host's, and left.
+#[test]
+fn beats_of_an_earlier_life_that_are_played_again_make_no_host_go() {
+    let mut world = World::new(1_008_973);
+    let host = world.host(&["dave"]);
+    world.client("dave");
+    world.run_for(Duration::from_millis(300));
+    let earlier: Vec<_> =
+        world.said.iter().filter(|(_, peer, _)| *peer == host).map(|(_, _, line)| line.clone()).collect();
+    assert!(!earlier.is_empty());
+    let (bound, serial) = world.bound(host);
+    world.kill(host);
+    let again = world.host_with(&["dave"], &bound, serial);
+    world.run_for(Duration::from_millis(300));
+    for line in earlier {
+        world.inject(again, line);
+    }
+    let before = world.lines_of(again);
+    world.run_for(Duration::from_secs(100));
+    assert!(world.lines_of(again) >= before + 3, "she says nothing any more");
+}

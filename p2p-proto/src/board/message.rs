@@ -164,6 +164,9 @@ pub struct Beat {
     /// When this process of hers began to host; 0 where it does not say. Of two that host at once, the later one goes.
     #[serde(rename = "u", default, skip_serializing_if = "is_zero")]
     pub since: UnixTime,
+    /// Another process of hers that began to host later, and is to hear that it must go: nobody else can have said so to it.
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    pub rival: Option<PeerName>,
     /// She is going away for a while.
     #[serde(rename = "b", default, skip_serializing_if = "is_false")]
     pub leaving: bool,

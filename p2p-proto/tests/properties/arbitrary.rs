@@ -105,11 +105,11 @@ prop_compose! {
     pub(crate) fn beat()(
         secret in any::<[u8; 32]>(), peers in any::<u32>(), serial in any::<u64>(), time in any::<u64>(),
         removals in vec((keys(), any::<u64>()), 0..=limits::REMOVALS), since in any::<u64>(),
-        leaving in any::<bool>(),
+        rival in option::of(peer_name()), leaving in any::<bool>(),
     ) -> (Identity, Beat) {
         let host = Identity::from_secret(&secret);
         let removals = removals.into_iter().map(|(keys, serial)| (keys.machine, serial)).collect();
-        let beat = Beat { host: host.machine_key(), peers, serial, removals, time, since, leaving };
+        let beat = Beat { host: host.machine_key(), peers, serial, removals, time, since, rival, leaving };
         (host, beat)
     }
 }

@@ -18,6 +18,10 @@ fn user() -> UserName {
     "u".repeat(limits::USER_BYTES).parse().unwrap()
 }
 
+fn peer_name() -> PeerName {
+    PeerName::new(&user(), &"h".repeat(limits::HOSTNAME_BYTES), u32::MAX)
+}
+
 fn cluster() -> ClusterName {
     ClusterName::new(user(), &"c".repeat(limits::CLUSTER_NAME_BYTES)).unwrap()
 }
@@ -88,6 +92,7 @@ fn every_message() -> Vec<Message> {
         removals: vec![(MachineKey([0xff; 32]), u64::MAX); limits::REMOVALS],
         time: u64::MAX,
         since: u64::MAX,
+        rival: Some(peer_name()),
         leaving: true,
     };
     vec![
@@ -113,7 +118,7 @@ fn every_message() -> Vec<Message> {
 
 #[test]
 fn every_board_message_fits_in_a_line() {
-    let from = PeerName::new(&user(), &"h".repeat(limits::HOSTNAME_BYTES), u32::MAX);
+    let from = peer_name();
     for message in every_message() {
         let envelope = Envelope { from: from.clone(), sequence: u64::MAX, time: u64::MAX, message };
         let line = Line::encode(&envelope).unwrap_or_else(|fault| panic!("{fault}: {envelope:?}"));

@@ -296,11 +296,13 @@ impl HostMachine {
         let cluster = &self.me.cluster;
         match self.rivals.on_beat(&self.me, from, beat) {
             None => {}
-            Some(Rival::Newcomer) => {
-                out.push(HostOutput::Report(HostReport::Warning(format!(
-                    "{from} began to host {cluster}, too; it is told that you host it here"
-                ))));
-                self.beat_at = Some(now.at);
+            Some(Rival::Newcomer { first }) => {
+                if first {
+                    out.push(HostOutput::Report(HostReport::Warning(format!(
+                        "{from} began to host {cluster}, too; it is told that you host it here"
+                    ))));
+                }
+                self.beat_soon(now);
             }
             Some(Rival::Elder) => {
                 self.up = false;
@@ -326,10 +328,11 @@ impl HostMachine {
     fn beat(&mut self, now: Now, leaving: bool) -> Signed {
         let peers = self.peers(now);
         let host = self.me.identity.machine_key();
-        let (since, removals) = (self.rivals.since(now), Vec::new());
-        let beat = Beat { host, peers, serial: self.serial, removals, time: now.unix, since, leaving };
+        let (since, rival, removals) = (self.rivals.since(now), self.rivals.to_name(), Vec::new());
+        let beat = Beat { host, peers, serial: self.serial, removals, time: now.unix, since, rival, leaving };
         beat.sign(&self.me.identity, &self.me.cluster)
     }
+
     /// Peers on the board, herself included.
     fn peers(&self, now: Now) -> u32 {
         1 + u32::try_from(self.directory.present(now).count()).unwrap_or(u32::MAX - 1)

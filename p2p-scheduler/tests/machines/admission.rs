@@ -32,8 +32,16 @@ fn claims(world: &World, from: Peer) -> usize {
 fn foreign_beat(world: &World, peers: u32) -> Line {
     let stranger = Identity::from_secret(&[77; 32]);
     let time = world.now().unix;
-    let beat =
-        Beat { host: stranger.machine_key(), peers, serial: 9, removals: Vec::new(), time, since: 0, leaving: false };
+    let beat = Beat {
+        host: stranger.machine_key(),
+        peers,
+        serial: 9,
+        removals: Vec::new(),
+        time,
+        since: 0,
+        rival: None,
+        leaving: false,
+    };
     let message = Message::Beat(beat.sign(&stranger, &CLUSTER.parse().unwrap()));
     Line::encode(&Envelope { from: "alice@box:99".parse().unwrap(), sequence: 1, time, message }).unwrap()
 }
