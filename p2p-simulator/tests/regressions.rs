@@ -180,3 +180,18 @@ fn beats_of_an_earlier_life_that_are_played_again_make_no_host_go() {
     world.run_for(Duration::from_secs(100));
     assert!(world.lines_of(again) >= before + 3, "she says nothing any more");
 }
+
+/// Seed 1017403: a signature from the time when two clocks were ahead was kept, and nobody else believed it.
+#[test]
+fn who_was_signed_while_two_clocks_were_ahead_asks_again_when_they_are_right() {
+    let mut world = World::new(1_017_403);
+    let host = world.host(&["carol", "dave"]);
+    let client = world.client("dave");
+    (world.set_skew(host, 1000), world.set_skew(client, 1000));
+    world.run_for(SOON);
+    assert!(world.kept(client).1.is_some(), "she has signed him");
+    (world.set_skew(host, 0), world.set_skew(client, 0));
+    world.worker("carol", 1);
+    world.submit(client, task(1));
+    world.run_until(Duration::from_secs(120), World::all_done);
+}

@@ -91,7 +91,7 @@ impl Admission {
 
     /// What proves this process now, if it is a member.
     pub fn credentials(&mut self, me: &Me, now: Now) -> Option<&Credentials> {
-        let held = self.held.as_mut().filter(|held| held.claims.until > now.unix)?;
+        let held = self.held.as_mut().filter(|held| held.holds(now))?;
         // More than half of its life until then: the clock was ahead when it was made, and nobody else believes it before that time comes.
         let half = p2p_proto::limits::PROCESS_TTL.as_secs() / 2;
         if now.unix >= held.certificate_renew_unix || held.certificate_renew_unix > now.unix + half {
@@ -102,7 +102,7 @@ impl Admission {
 
     /// Whether a membership holds now.
     pub fn is_member(&self, now: Now) -> bool {
-        self.held.as_ref().is_some_and(|held| held.claims.until > now.unix)
+        self.held.as_ref().is_some_and(|held| held.holds(now))
     }
 
     /// Whether the host was heard within `within`.
@@ -149,8 +149,10 @@ impl Admission {
         if claims.user != me.user || claims.machine != me.identity.machine_key() {
             return None;
         }
-        // An old signature that somebody plays again must not shorten the life of a newer one.
-        if self.held.as_ref().is_some_and(|held| held.claims.host == claims.host && held.claims.until >= claims.until) {
+        // An old signature that somebody plays again must not shorten the life of a newer one that holds.
+        let is_newer =
+            |held: &Held| held.holds(now) && held.claims.host == claims.host && held.claims.until >= claims.until;
+        if self.held.as_ref().is_some_and(is_newer) {
             return None;
         }
         let first_sight = self.host.is_none();
@@ -195,6 +197,10 @@ impl Admission {
         }
         let was_away = self.host_heard_at.is_none();
         if self.host.is_some() {
+            // One from ahead of this clock was said, or heard, while a clock was wrong.
+            if self.last_beat > now.unix + p2p_proto::limits::CLOCK_SKEW.as_secs() {
+                self.last_beat = 0;
+            }
             // An older one that somebody plays again tells nothing.
             if beat.time < self.last_beat {
                 return None;
@@ -204,8 +210,10 @@ impl Admission {
             speaker.set_peers(beat.peers);
         }
         self.host_heard_at = (!beat.leaving).then_some(now.at);
-        // A host who came (back) has not heard an earlier claim; one that was said just now may still be on its way to her.
-        if was_away && !beat.leaving && self.wants_claim(now) {
+        // A host who came (back) has not heard an earlier claim; one that was said just now may still be on its way to her. And nobody has
+        // claimed anew yet what does not hold because a clock was set right.
+        let unclaimed = self.claim_at.is_none_or(|at| at > now.at + CLAIM_AGAIN_MAX);
+        if (was_away || unclaimed) && !beat.leaving && self.wants_claim(now) {
             self.claim_again = CLAIM_AGAIN;
             let at = self.claimed_at.map_or(now.at, |at| now.at.max(at + CLAIM_AGAIN));
             self.claim_at = Some(self.claim_at.map_or(at, |earlier| earlier.min(at)));
@@ -222,7 +230,7 @@ impl Admission {
     }
 
     fn wants_claim(&self, now: Now) -> bool {
-        self.held.as_ref().is_none_or(|held| now.unix >= held.renew_unix())
+        self.held.as_ref().is_none_or(|held| !held.holds(now) || now.unix >= held.renew_unix())
     }
 
     /// The moment of renewal: half of the membership's life.
@@ -245,6 +253,11 @@ impl Held {
         let credentials = me.credentials(&membership, now);
         let certificate_renew_unix = now.unix + p2p_proto::limits::PROCESS_TTL.as_secs() / 2;
         Self { credentials, claims, certificate_renew_unix }
+    }
+
+    /// Whether it is within its life; what begins far ahead was signed while a clock was wrong, and nobody else believes it.
+    fn holds(&self, now: Now) -> bool {
+        self.claims.until > now.unix && self.claims.from <= now.unix + p2p_proto::limits::CLOCK_SKEW.as_secs()
     }
 
     fn renew_unix(&self) -> u64 {
