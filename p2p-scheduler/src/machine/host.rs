@@ -328,7 +328,7 @@ impl HostMachine {
     fn beat(&mut self, now: Now, leaving: bool) -> Signed {
         let peers = self.peers(now);
         let host = self.me.identity.machine_key();
-        let (since, rival, removals) = (self.rivals.since(now), self.rivals.to_name(), Vec::new());
+        let (since, rival, removals) = (self.rivals.since(now), self.rivals.take_named(), Vec::new());
         let beat = Beat { host, peers, serial: self.serial, removals, time: now.unix, since, rival, leaving };
         beat.sign(&self.me.identity, &self.me.cluster)
     }

@@ -48,7 +48,7 @@ impl Rivals {
     }
 
     /// Whom the next beat is to name.
-    pub(super) fn to_name(&mut self) -> Option<PeerName> {
+    pub(super) fn take_named(&mut self) -> Option<PeerName> {
         self.named.take()
     }
 
@@ -151,8 +151,8 @@ mod tests {
         let mut rivals = Rivals { since: Some(100), ..Rivals::default() };
         for (time, first) in [(106, true), (107, false)] {
             assert_eq!(rivals.on_beat(&a, &b.name, &beat(&b, 105, time)), Some(Rival::Newcomer { first }));
-            assert_eq!(rivals.to_name(), Some(b.name.clone()));
-            assert_eq!(rivals.to_name(), None);
+            assert_eq!(rivals.take_named(), Some(b.name.clone()));
+            assert_eq!(rivals.take_named(), None);
         }
         for number in 0..3 * OTHERS {
             let _ = rivals.on_beat(&a, &me(&format!("alice@box:{}", 10 + number), 7).name, &beat(&b, 105, 107));
