@@ -187,10 +187,14 @@ fn who_was_signed_while_two_clocks_were_ahead_asks_again_when_they_are_right() {
     let mut world = World::new(1_017_403);
     let host = world.host(&["carol", "dave"]);
     let client = world.client("dave");
-    (world.set_skew(host, 1000), world.set_skew(client, 1000));
+    for peer in [host, client] {
+        world.set_skew(peer, 1000);
+    }
     world.run_for(SOON);
     assert!(world.kept(client).1.is_some(), "she has signed him");
-    (world.set_skew(host, 0), world.set_skew(client, 0));
+    for peer in [host, client] {
+        world.set_skew(peer, 0);
+    }
     world.worker("carol", 1);
     world.submit(client, task(1));
     world.run_until(Duration::from_secs(120), World::all_done);
