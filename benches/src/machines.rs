@@ -13,7 +13,7 @@ use p2p_scheduler::machine::client::{ClientInput, ClientMachine, ClientOutput};
 use p2p_scheduler::machine::host::{HostInput, HostMachine, HostOutput};
 use p2p_scheduler::machine::worker::{WorkerInput, WorkerMachine, WorkerOffer, WorkerOutput};
 use p2p_scheduler::machine::{Me, Now};
-use p2p_scheduler::{ConnectionId, LinkId};
+use p2p_scheduler::{ConnectionId, HostConfig, HostKept, HostTrust, LinkId, MemberKept};
 
 use crate::Result;
 use crate::meeting::{GUEST, OWNER, member};
@@ -46,18 +46,27 @@ impl Machines {
     pub fn linked(slots: u32) -> Result<Self> {
         let now = Now { at: Duration::from_secs(1), unix: 1_800_000_000 };
         let offer = Offer { slots, free: slots, runtimes: vec![RUNTIME.to_owned()], ..Offer::default() };
+        let guest = me(GUEST, Role::Worker)?;
+        let members = vec![(guest.user.clone(), guest.identity.machine_key())];
+        let known = HostKept { members, ..HostKept::default() };
         let mut machines = Self {
             now,
-            host: HostMachine::new(me(OWNER, Role::Host)?, [GUEST.parse()?], [], 0),
+            host: HostMachine::new(me(OWNER, Role::Host)?, HostConfig::of([GUEST.parse()?]), known),
             worker: WorkerMachine::new(
                 me(GUEST, Role::Worker)?,
                 WorkerOffer { offer, allow: None, weights: Default::default() },
                 now,
-                None,
-                None,
+                HostTrust::FirstSight,
+                MemberKept::default(),
                 [1; 32],
             ),
-            client: ClientMachine::new(me(OWNER, Role::Client)?, now, None, None, [2; 32]),
+            client: ClientMachine::new(
+                me(OWNER, Role::Client)?,
+                now,
+                HostTrust::FirstSight,
+                MemberKept::default(),
+                [2; 32],
+            ),
             links: None,
             connecting: None,
             to_worker: Vec::new(),

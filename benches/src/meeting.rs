@@ -8,7 +8,7 @@ use async_std::task::block_on;
 use p2p_hub::{HostKeySource, Hub, HubConfig, UserKey, UsersSource};
 use p2p_proto::ids::{ClusterName, UserName};
 use p2p_proto::trust::Identity;
-use p2p_scheduler::{Forgetful, Host, HostReport, Member};
+use p2p_scheduler::{Forgetful, Host, HostConfig, HostReport, HostTrust, Member};
 use p2p_transport_pico::{Agent, PicoBoard, PicoConfig, Topic};
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +98,7 @@ pub fn member(user: &str) -> Result<Member> {
         user: user.parse()?,
         identity: Identity::from_secret(&[first; 32]),
         hostname: "here".to_owned(),
+        trust: HostTrust::Login,
     })
 }
 
@@ -129,7 +130,7 @@ pub fn play(folder: &str) -> Result<()> {
     let member = member(OWNER)?;
     let topic = Topic { name: member.cluster.topic(), access: Some(guests.clone()), twin: None, after_host: false };
     let board = Arc::new(PicoBoard::join(config, topic));
-    let host = Host::open(&member, &guests, board, Arc::new(Forgetful))?;
+    let host = Host::open(&member, HostConfig::of(guests), board, Arc::new(Forgetful))?;
     block_on(async {
         while let Some(report) = host.report().await {
             match report {

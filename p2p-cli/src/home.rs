@@ -7,14 +7,13 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use p2p_proto::ids::{ClusterName, MachineKey, UserName};
-use p2p_proto::trust::{Identity, Membership};
-use p2p_scheduler::TrustStore;
+use p2p_proto::ids::{ClusterName, UserName};
+use p2p_proto::trust::Identity;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::retry_on_intr;
-use serde::{Deserialize, Serialize};
 
 use crate::trouble::{Code, Trouble};
+use crate::trusted::Trusted;
 
 const IDENTITY_FILE: &str = "identity.key";
 const CLUSTERS_FOLDER: &str = "clusters";
@@ -29,23 +28,6 @@ const CLUSTER_FILE_BYTES: u64 = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Home {
     folder: PathBuf,
-}
-
-/// What is trusted in one cluster.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Trusted {
-    /// The pinned host key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<MachineKey>,
-    /// This machine's membership.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub membership: Option<Membership>,
-    /// As a host: which machine is whose.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub bindings: BTreeMap<UserName, MachineKey>,
-    /// As a host: the counter of signatures.
-    #[serde(default)]
-    pub serial: u64,
 }
 
 impl Home {
@@ -100,11 +82,19 @@ impl Home {
         let path = self.cluster_file(cluster);
         let too_large = fs::metadata(&path).is_ok_and(|meta| meta.len() > CLUSTER_FILE_BYTES);
         match fs::read(&path) {
-            Ok(bytes) if !too_large => serde_json::from_slice(&bytes).map_err(|fault| {
-                let words =
-                    format!("{} cannot be understood ({fault}): mend it, or remove it to trust anew", path.display());
-                Trouble::new(Code::System, words)
-            }),
+            Ok(bytes) if !too_large => match serde_json::from_slice::<Trusted>(&bytes) {
+                Ok(mut trusted) => {
+                    trusted.renew();
+                    Ok(trusted)
+                }
+                Err(fault) => {
+                    let words = format!(
+                        "{} cannot be understood ({fault}): mend it, or remove it to trust anew",
+                        path.display()
+                    );
+                    Err(Trouble::new(Code::System, words))
+                }
+            },
             Ok(_) => Err(Trouble::new(Code::System, format!("{} is far too large to be ours", path.display()))),
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(Trusted::default()),
             Err(fault) => Err(self.trouble("what is trusted cannot be read", &path, &fault)),
@@ -200,48 +190,6 @@ impl Home {
             path.display()
         );
         Trouble::new(Code::System, words)
-    }
-}
-
-impl TrustStore for Home {
-    fn load(&self, cluster: &ClusterName) -> (Option<MachineKey>, Option<Membership>) {
-        match self.trusted(cluster) {
-            Ok(trusted) => (trusted.host, trusted.membership),
-            Err(trouble) => {
-                log::warn!("{trouble}");
-                (None, None)
-            }
-        }
-    }
-
-    fn save(&self, cluster: &ClusterName, host: MachineKey, membership: &Membership) {
-        let changed = self.change(cluster, |trusted| {
-            trusted.host = Some(host);
-            trusted.membership = Some(membership.clone());
-        });
-        if let Err(trouble) = changed {
-            log::warn!("{trouble}");
-        }
-    }
-
-    fn load_bindings(&self, cluster: &ClusterName) -> (Vec<(UserName, MachineKey)>, u64) {
-        match self.trusted(cluster) {
-            Ok(trusted) => (trusted.bindings.into_iter().collect(), trusted.serial),
-            Err(trouble) => {
-                log::warn!("{trouble}");
-                (Vec::new(), 0)
-            }
-        }
-    }
-
-    fn bind(&self, cluster: &ClusterName, user: &UserName, machine: MachineKey, serial: u64) {
-        let changed = self.change(cluster, |trusted| {
-            trusted.bindings.insert(user.clone(), machine);
-            trusted.serial = trusted.serial.max(serial);
-        });
-        if let Err(trouble) = changed {
-            log::warn!("{trouble}");
-        }
     }
 }
 

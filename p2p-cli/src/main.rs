@@ -16,6 +16,7 @@ mod outputs;
 mod say;
 mod terminal;
 mod trouble;
+mod trusted;
 mod wiring;
 mod words;
 

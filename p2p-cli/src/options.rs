@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use p2p_proto::ids::{ClusterName, UserName};
+use p2p_proto::ids::{ClusterName, Fingerprint, UserName};
 use p2p_transport_pico::{BoardAddress, SshProgram};
 
-use crate::commands::{demo, host, hub, id, map, run, status, trust, worker};
+use crate::commands::{approve, demo, host, hub, id, map, members, run, status, trust, worker};
 
 /// Share computers among friends: one hosts a cluster, each adds workers, anyone on the list uses them.
 #[derive(Debug, Parser)]
@@ -35,7 +35,11 @@ pub enum Command {
     Hub(hub::Options),
     /// Show who one is: account, key, fingerprint.
     Id(id::Options),
-    /// List or forget whose keys this machine trusts.
+    /// As a host: let in a machine whose key was compared with its user.
+    Approve(approve::Options),
+    /// As a host: show whose machines belong, and who waits for approval.
+    Members(members::Options),
+    /// List, name or forget whose keys this machine trusts.
     Trust(trust::Options),
     /// All of it on this machine: a hub, a host, two workers, and a picture.
     Demo(demo::Options),
@@ -73,6 +77,10 @@ pub struct Common {
     /// Trust a board with exactly this key, as `ssh-keygen -l` prints it.
     #[arg(long, global = true, env = "P2P_BOARD_KEY", value_name = "SHA256:...")]
     pub board_key: Option<String>,
+
+    /// Believe only this key as the cluster's host, as `p2p id` prints it on her machine [default: what p2p trust pin was told, else by her login]
+    #[arg(long, global = true, env = "P2P_HOST_KEY", value_name = "P2P:...")]
+    pub host_key: Option<Fingerprint>,
 
     /// Options of `ssh` for the way to the board, such as "-J somehost" or "-o ProxyCommand=..."; ~/.ssh/config counts anyway.
     #[arg(long, global = true, env = "P2P_SSH_ARGS", value_name = "OPTIONS", allow_hyphen_values = true)]

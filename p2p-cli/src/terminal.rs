@@ -12,6 +12,11 @@ pub fn prompt() -> Option<Arc<dyn Prompt>> {
     there.then(|| Arc::new(Person) as Arc<dyn Prompt>)
 }
 
+/// The answer to a question with yes or no; nothing where nobody sits at a terminal.
+pub fn ask(question: &str) -> Option<bool> {
+    prompt().map(|person| person.accept_host_key(question))
+}
+
 struct Person;
 
 impl Prompt for Person {

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use async_std::future::timeout;
 use p2p_dial::Proxies;
+use p2p_proto::board::message::DenyReason;
 use p2p_proto::board::{Board, BoardError};
-use p2p_proto::ids::{ClusterName, UserName};
+use p2p_proto::ids::{ClusterName, Fingerprint, MachineKey, UserName};
 use p2p_proto::link::LinkTransport;
-use p2p_scheduler::{Client, ClientReport, Member, Waiting};
-use p2p_transport_pico::{PicoBoard, PicoConfig, Session, SshArgs, Topic};
+use p2p_scheduler::machine::admission::AdmissionEvent;
+use p2p_scheduler::{Client, ClientReport, HostTrust, Member, Waiting};
+use p2p_transport_pico::{OwnerBoard, PicoBoard, PicoConfig, Session, SshArgs, Topic};
 use p2p_transport_wormhole::{RelayAddress, WormholeConfig, WormholeTransport};
 
 use crate::home::Home;
@@ -17,6 +19,7 @@ use crate::options::Common;
 use crate::say;
 use crate::terminal;
 use crate::trouble::{Code, Trouble};
+use crate::words::words;
 
 /// For this long a client tries to get into a cluster that does not answer, before it gives up: a host who was thrown off the board is
 /// back within seconds.
@@ -48,18 +51,26 @@ impl Wiring {
                 .map_err(|fault| Trouble::new(Code::Usage, fault.to_string()))?,
         };
         // What was pinned and cannot be read must not count as nothing pinned: any key would be believed.
-        home.trusted(&cluster)?;
+        let pinned = home.trusted(&cluster)?.pinned;
+        let trust = common.host_key.clone().or(pinned).map_or(HostTrust::Login, HostTrust::Named);
         let hostname = gethostname::gethostname().to_string_lossy().into_owned();
-        let member = Member { cluster, user, identity: home.identity()?, hostname };
+        let member = Member { cluster, user, identity: home.identity()?, hostname, trust };
         Ok(Self { member, home, config, links })
     }
 
     /// The board of the cluster, for the host herself: with the list of who may enter, or else of herself. With a list her other
     /// processes know that she hosts.
-    pub fn hosting_board(&self, users: &[UserName]) -> Arc<dyn Board> {
-        let list = if users.is_empty() { vec![self.member.user.clone()] } else { users.to_vec() };
-        let name = self.member.cluster.topic();
-        self.join(Topic { name, access: Some(list), twin: None, after_host: false })
+    ///
+    /// `believe_logins` takes any server's word for who is logged in, not only a hub's (T-02).
+    pub fn hosting_board(&self, users: &[UserName], believe_logins: bool) -> Arc<OwnerBoard> {
+        let mut config = self.config.clone();
+        config.believe_logins = believe_logins;
+        Arc::new(OwnerBoard::open(config, self.member.cluster.topic(), self.access(users)))
+    }
+
+    /// The list that a topic carries: never an empty one, which would let nobody know that it is hosted.
+    pub fn access(&self, users: &[UserName]) -> Vec<UserName> {
+        if users.is_empty() { vec![self.member.user.clone()] } else { users.to_vec() }
     }
 
     /// The board of the cluster, for a member.
@@ -250,9 +261,12 @@ fn hopeless(waiting: &Waiting, waited: Duration, wait: Duration) -> Option<Troub
     let words = waiting.to_string();
     let (code, limit) = match waiting {
         Waiting::Failed(error) => return Some(error.clone().into()),
+        // These may yet turn into a yes: a person decides, or it is tried again.
+        Waiting::Denied(_, DenyReason::AwaitsApproval | DenyReason::Unproven) => (Code::NoCluster, wait),
         Waiting::Denied(..) => (Code::NoCluster, DENIED_FOR),
         Waiting::Misrouted(_) | Waiting::Unsigned(_) => (Code::NoCluster, PATIENCE),
         Waiting::BoardDown(_) => (Code::Unavailable, PATIENCE),
+        Waiting::Proving(_) => (Code::NoCluster, wait),
         Waiting::Joining => (Code::Unavailable, wait),
         Waiting::NoWorkers(_) | Waiting::Unoffered(_) | Waiting::Away(_) | Waiting::Connecting(_) => {
             (Code::Unavailable, wait)
@@ -271,8 +285,7 @@ fn hopeless(waiting: &Waiting, waited: Duration, wait: Duration) -> Option<Troub
 }
 
 /// Says what a client reports, as far as a person wants to know.
-pub fn say_report(report: &ClientReport) {
-    use p2p_scheduler::machine::admission::AdmissionEvent;
+pub fn say_report(report: &ClientReport, client: &Client) {
     match report {
         ClientReport::Linked { worker, path } => log::info!("linked to {worker}, {path}"),
         ClientReport::Broken { worker, error, tasks: 0 } => log::info!("the link to {worker} broke: {error}"),
@@ -295,11 +308,7 @@ pub fn say_report(report: &ClientReport) {
         ClientReport::Unlinked { worker, error, .. } => log::info!("the link to {worker} ended: {error}"),
         ClientReport::CallFailed { worker, why } => say::info(&format!("{worker} cannot be reached: {why}")),
         ClientReport::Draining(worker) => log::info!("{worker} takes no more tasks"),
-        ClientReport::Admission(AdmissionEvent::Admitted { host, first_sight: true, .. }) => {
-            say::info(&format!("met the cluster's host for the first time; her key is {}", host.fingerprint()));
-        }
-        ClientReport::Admission(AdmissionEvent::OtherHost { pinned, seen }) => say::line(&other_host(pinned, seen)),
-        ClientReport::Admission(_) => {}
+        ClientReport::Admission(event) => say_admission(event, &client.status().cluster),
         ClientReport::BoardUp => log::info!("the board is up"),
         ClientReport::BoardDown { reason, retry_in } => {
             log::info!("the board is away ({reason}); next try in {:.1} s", retry_in.as_secs_f32());
@@ -308,13 +317,56 @@ pub fn say_report(report: &ClientReport) {
     }
 }
 
+/// Says what happened to the membership, as far as a person wants to know. A denial is told by whoever waits.
+pub fn say_admission(event: &AdmissionEvent, cluster: &ClusterName) {
+    match event {
+        AdmissionEvent::Admitted { host, first_sight: true, .. } => say::info(&format!(
+            "met the cluster's host for the first time; her key is {} ({}). Compare that with her once: it is believed from now on",
+            host.fingerprint(),
+            words(host)
+        )),
+        AdmissionEvent::Admitted { .. } => log::info!("the host has signed this machine's key"),
+        AdmissionEvent::Denied(_) | AdmissionEvent::Removals => {}
+        AdmissionEvent::OtherHost { pinned, seen } => say::line(&other_host(pinned, seen)),
+        AdmissionEvent::Imposter { key, seen } => say::line(&format!(
+            "p2p: WARNING: somebody poses as this cluster's host with the key {}; the board shows {} in her place. That key is not believed",
+            key.fingerprint(),
+            say::harmless(seen)
+        )),
+        AdmissionEvent::Unchecked { key, why } => say::info(&format!(
+            "the board cannot show whether {} ({}) is the host's key: {why}. Ask her for her fingerprint (p2p id), then: p2p trust pin \
+             FINGERPRINT --cluster {cluster}",
+            key.fingerprint(),
+            words(key)
+        )),
+        AdmissionEvent::Removed => say::info("the host has removed this machine: its links end; ask her why"),
+        AdmissionEvent::Forked => say::line(
+            "p2p: WARNING: two different rosters carry the host's signature under one number: she runs twice, or somebody else has her key. Ask \
+             her",
+        ),
+        AdmissionEvent::HostAway => {
+            say::info(&format!("{}'s host is away: running links go on, new ones cannot meet", cluster.owner()));
+        }
+        AdmissionEvent::HostBack => say::info(&format!("{}'s host is back", cluster.owner())),
+        AdmissionEvent::Ending { until } => say::info(&format!(
+            "the host is away, and what she has signed for this machine ends {}: then it cannot work here until she is back",
+            humantime::format_rfc3339_seconds(
+                std::time::UNIX_EPOCH + Duration::from_secs((*until).min(u64::from(u32::MAX)))
+            )
+        )),
+        AdmissionEvent::ClockOff { seconds } => say::info(&format!(
+            "this machine's clock and the host's differ by {seconds} s: set the one that is wrong, or neither believes what the other has signed"
+        )),
+    }
+}
+
 /// Somebody signs as host with a key that is not the pinned one.
-pub fn other_host(pinned: &p2p_proto::ids::MachineKey, seen: &p2p_proto::ids::MachineKey) -> String {
+fn other_host(pinned: &Fingerprint, seen: &MachineKey) -> String {
     format!(
         "p2p: WARNING: somebody signs as this cluster's host with another key than the one this machine knows, and is ignored.\n\
          known: {}\n seen: {}\n\
          If the host has a new machine, ask her for its fingerprint (p2p id), then: p2p trust forget --host --cluster OWNER/NAME",
-        pinned.fingerprint(),
+        pinned,
         seen.fingerprint()
     )
 }
@@ -327,8 +379,6 @@ pub async fn next_report(client: &Client, limit: Duration) -> Option<ClientRepor
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use p2p_proto::board::message::DenyReason;
-
     use super::*;
 
     const WAIT: Duration = Duration::from_secs(30);

@@ -102,16 +102,37 @@ fn every_bound_is_listed_with_its_value_and_its_test() {
             continue;
         }
         for test in test.split(", ") {
-            let (file, function) = test.trim_matches('`').split_once("::").unwrap_or_else(|| panic!("{name}: {test}"));
-            let source = source(file);
-            let at =
-                source.find(&format!("fn {function}(")).unwrap_or_else(|| panic!("{name}: no {function} in {file}"));
-            let before = source[..at].lines().rev().take(4).any(|line| line.trim() == "#[test]");
-            // Or it is in a list of tests that run on several servers.
-            let listed = source.contains("on_both!(") && source.contains(&format!("\n    {function},\n"));
-            assert!(before || listed, "{name}: {function} in {file} is no test");
+            is_a_test(name, test);
         }
     }
+}
+
+#[test]
+fn every_row_of_the_threat_table_is_shown_by_tests() {
+    let page = include_str!("../../docs/security.md");
+    let table = page.split_once("| who tries what |").expect("the threat table").1;
+    let rows: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 20, "{} rows", rows.len());
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(cells.len(), 4, "{row}");
+        for test in cells[3].split(", ") {
+            is_a_test(cells[0], test);
+        }
+    }
+}
+
+/// ``"`file::function`"`` names a test.
+fn is_a_test(name: &str, test: &str) {
+    let (file, function) = test.trim_matches('`').split_once("::").unwrap_or_else(|| panic!("{name}: {test}"));
+    let source = source(file);
+    let at = source.find(&format!("fn {function}(")).unwrap_or_else(|| panic!("{name}: no {function} in {file}"));
+    let before = source[..at].lines().rev().take(4).any(|line| line.trim() == "#[test]");
+    // Or it is in a list of tests that run on several servers.
+    let listed = source.contains("on_both!(") && source.contains(&format!("\n    {function},\n"));
+    // Or a property.
+    let property = source.contains("proptest!");
+    assert!(before || listed || property, "{name}: {function} in {file} is no test");
 }
 
 /// The rows ``| `NAME` | `value` | what | at the limit | test |`` below headings that name a file.

@@ -308,16 +308,3 @@ fn a_hub_that_goes_takes_no_running_task_with_it() {
     let done = cluster.run("alice", &["run", "--", "true"]);
     says(&done, 69, &["cannot reach the board", "that the server runs"]);
 }
-
-#[test]
-fn a_second_machine_in_the_same_name_is_refused() {
-    let cluster = Cluster::start();
-    let _worker = cluster.worker("bob", 1);
-    let done = cluster.run("bob", &["run", "--", "true"]);
-    assert_eq!(done.code, Some(0), "{done}");
-    let mut command = cluster.command("bob", &["run", "--", "true"]);
-    command.env("P2P_HOME", cluster.work("bob").join("other-machine"));
-    let done = Running::start(command).done();
-    says(&done, 68, &["knows you by the key of another machine", "p2p trust forget"]);
-    assert!(cluster.host_log().contains("comes with the key of another machine"), "{}", cluster.host_log());
-}

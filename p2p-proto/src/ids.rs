@@ -94,6 +94,18 @@ impl ClusterName {
     pub fn twin_topic(&self, guest: &UserName) -> String {
         format!("{}/{}", guest.0, self.topic())
     }
+
+    /// The side topic in which the host sees by whose login a process is there (T-02): `OWNER/NAME/admit/`, the digits of its machine key's
+    /// fingerprint, and the first of its own key's, since a machine's processes would be one guest too many to one another.
+    pub fn admit_topic(&self, claimant: PeerKeys) -> String {
+        format!("{self}/admit/{}/{}", claimant.machine.digits(), claimant.process.digits())
+    }
+
+    /// The side topic in which a process of `guest` sees by whose login the host's key is there (T-02): it is his own, so the owner enters as
+    /// a guest.
+    pub fn host_topic(&self, guest: &UserName, host: MachineKey, process: ProcessKey) -> String {
+        format!("{}/{self}/host/{}/{}", guest.0, host.digits(), process.digits())
+    }
 }
 
 impl FromStr for ClusterName {
@@ -167,7 +179,7 @@ macro_rules! text_type {
         }
     )*};
 }
-text_type!(UserName, ClusterName, PeerName);
+text_type!(UserName, ClusterName, PeerName, Fingerprint);
 
 impl fmt::Display for UserName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -206,6 +218,57 @@ impl MachineKey {
         let hash = blake3::hash(&self.0);
         let groups: Vec<String> = hash.as_bytes()[..16].chunks(2).map(hex).collect();
         format!("P2P:{}", groups.join("-"))
+    }
+
+    /// The digits of [`MachineKey::fingerprint`], without what makes them readable.
+    pub fn digits(&self) -> String {
+        hex(&blake3::hash(&self.0).as_bytes()[..16])
+    }
+}
+
+impl ProcessKey {
+    /// Its first 8 bytes.
+    fn digits(&self) -> String {
+        hex(&self.0[..8])
+    }
+}
+
+/// A machine key's fingerprint as people exchange it: what they type is read whatever its case, with or without `P2P:` and dashes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Fingerprint(String);
+
+impl Fingerprint {
+    /// Whether `key` has it.
+    pub fn fits(&self, key: MachineKey) -> bool {
+        self.0 == key.digits()
+    }
+}
+
+impl From<MachineKey> for Fingerprint {
+    fn from(key: MachineKey) -> Self {
+        Self(key.digits())
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let lower = text.trim().to_ascii_lowercase();
+        let digits: String = lower.strip_prefix("p2p:").unwrap_or(&lower).chars().filter(|c| *c != '-').collect();
+        if digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(Self(digits));
+        }
+        let rule = "it is P2P: and 32 hexadecimal digits, as p2p id shows it".to_owned();
+        Err(NameError { what: "the fingerprint", name: cut(text), rule })
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let groups: Vec<&str> =
+            self.0.as_bytes().chunks(4).filter_map(|group| std::str::from_utf8(group).ok()).collect();
+        write!(f, "P2P:{}", groups.join("-"))
     }
 }
 
@@ -268,6 +331,18 @@ mod tests {
         assert_eq!(cluster.twin_topic(&"bob".parse().unwrap()), "bob/alice/friends/future.p2p");
         for bad in ["", "alice", "/x", "alice/", "alice/a/b", "../x", "alice/-x", "al ice/x", "alice/.."] {
             assert!(bad.parse::<ClusterName>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_read_as_people_write_it() {
+        let key = MachineKey([7; 32]);
+        let shown: Fingerprint = key.fingerprint().parse().unwrap();
+        assert_eq!(shown.to_string(), key.fingerprint());
+        let typed: Fingerprint = key.digits().to_uppercase().parse().unwrap();
+        assert!(typed == shown && shown.fits(key) && !shown.fits(MachineKey([8; 32])));
+        for bad in ["", "P2P:", "P2P:12", &format!("{}0", key.fingerprint()), &key.fingerprint().replace('-', "x")] {
+            assert!(bad.parse::<Fingerprint>().is_err(), "{bad:?} was accepted");
         }
     }
 

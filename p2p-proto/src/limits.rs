@@ -28,6 +28,23 @@ pub const RELAY_HOST_BYTES: usize = 64;
 /// Removals in one beat: the latest ones, so that a beat fits in a line (T-03).
 pub const REMOVALS: usize = 48;
 
+/// Removals that a host or a member remembers; a membership that was removed longer ago has ended by itself (T-03).
+pub const REMOVALS_KEPT: usize = 1024;
+/// Machines of one user that a host takes.
+pub const MACHINES_PER_USER: usize = 64;
+/// Side topics in which a host looks for claimants at the same time (T-02).
+pub const SIDE_TOPICS: usize = 8;
+/// The same for one user, so that claims in his name keep nobody else waiting.
+pub const SIDE_TOPICS_PER_USER: usize = 4;
+/// Claims of one user's machines that wait for a side topic, or for the host's approval.
+pub const CLAIMS_WAITING: usize = 16;
+/// Side topics of guests that a host visits at the same time, so that they see her (T-02).
+pub const SIDE_VISITS: usize = 8;
+/// Keys of supposed hosts that a newcomer checks at the same time (T-02).
+pub const HOSTS_CHECKED: usize = 4;
+/// Keys of supposed hosts that wait to be checked, or whose signatures do.
+pub const HOSTS_WAITING: usize = 8;
+
 /// Board events that wait for a reader before the oldest presence lines are dropped (B-07).
 pub const BOARD_INBOX: usize = 1024;
 /// Board lines that wait to be sent.
@@ -118,6 +135,12 @@ pub const HELLO_LINES_PER_S: u32 = BOARD_LINES_PER_S / 2;
 pub const HELLO_TTL_MAX: Duration = Duration::from_secs(2 * DIRECTORY_PEERS as u64 / HELLO_LINES_PER_S as u64);
 /// The host's beat.
 pub const BEAT_INTERVAL: Duration = Duration::from_secs(30);
+/// How long one looks for somebody in a side topic (T-02): a far server takes seconds to let him in.
+pub const SIDE_TOPIC_TIME: Duration = Duration::from_secs(15);
+/// How long he stays there at most, whether he was seen or not.
+pub const SIDE_VISIT_TIME: Duration = Duration::from_secs(20);
+/// A host who was not heard for this long is away.
+pub const HOST_AWAY: Duration = Duration::from_secs(90);
 /// Lines a second that the whole board should carry, at most (B-03).
 pub const BOARD_LINES_PER_S: u32 = 10;
 /// Lines that one peer may send at once before its share of [`BOARD_LINES_PER_S`] applies (B-03).

@@ -11,7 +11,7 @@ use p2p_proto::board::message::Offer;
 use p2p_proto::ids::UserName;
 use p2p_proto::trust::Identity;
 use p2p_scheduler::memory::Cluster;
-use p2p_scheduler::{Client, Forgetful, Functions, Host, Member, Task, Worker, WorkerOffer};
+use p2p_scheduler::{Client, Forgetful, Functions, Host, HostConfig, HostTrust, Member, Task, Worker, WorkerOffer};
 use p2p_transport_pico::{Agent, PicoBoard, PicoConfig, Topic};
 use p2p_transport_wormhole::{WormholeConfig, WormholeTransport};
 
@@ -65,7 +65,7 @@ async fn over_a_hub() -> Result<usize, Box<dyn Error>> {
     let links = Arc::new(WormholeTransport::new(WormholeConfig { loopback: true, ..WormholeConfig::default() }));
 
     let users = [bob.user.clone(), carol.user.clone()];
-    let _host = Host::open(&alice, &users, board(&alice)?, store.clone())?;
+    let _host = Host::open(&alice, HostConfig::of(users), board(&alice)?, store.clone())?;
     let offer = WorkerOffer { offer: Offer { slots: 2, ..Offer::default() }, allow: None, weights: Default::default() };
     let _worker = Worker::join(&bob, offer, Arc::new(functions()), board(&bob)?, links.clone(), store.clone())?;
     let client = Client::join(&carol, board(&carol)?, links, store)?;
@@ -81,6 +81,8 @@ fn member(user: &str, secret: u8) -> Result<Member, Box<dyn Error>> {
         user: user.parse()?,
         identity: Identity::from_secret(&[secret; 32]),
         hostname: format!("{user}-laptop"),
+        // The hub tells by whose login the host is there.
+        trust: HostTrust::Login,
     })
 }
 

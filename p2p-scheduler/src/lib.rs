@@ -65,8 +65,9 @@ pub use driver::task::{Task, TaskEvent, TaskHandle};
 pub use driver::worker::Worker;
 pub use driver::{Forgetful, Member, TrustStore};
 pub use functions::Functions;
+pub use machine::admission::{HostTrust, MemberKept};
 pub use machine::client::{ClientReport, Outcome, Status, TaskState, Waiting, WorkerStatus};
-pub use machine::host::HostReport;
+pub use machine::host::{AdmitBy, HostConfig, HostKept, HostReport, Removal};
 pub use machine::worker::{WorkerOffer, WorkerReport};
 
 /// One link of a process, whatever connections carry it one after the other; never used again.

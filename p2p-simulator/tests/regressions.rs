@@ -169,9 +169,9 @@ fn beats_of_an_earlier_life_that_are_played_again_make_no_host_go() {
     let earlier: Vec<_> =
         world.said.iter().filter(|(_, peer, _)| *peer == host).map(|(_, _, line)| line.clone()).collect();
     assert!(!earlier.is_empty());
-    let (bound, serial) = world.bound(host);
+    let kept = world.roster(host);
     world.kill(host);
-    let again = world.host_with(&["dave"], &bound, serial);
+    let again = world.host_with(&["dave"], kept);
     world.run_for(Duration::from_millis(300));
     for line in earlier {
         world.inject(again, line);
@@ -191,7 +191,7 @@ fn who_was_signed_while_two_clocks_were_ahead_asks_again_when_they_are_right() {
         world.set_skew(peer, 1000);
     }
     world.run_for(SOON);
-    assert!(world.kept(client).1.is_some(), "she has signed him");
+    assert!(world.kept(client).membership.is_some(), "she has signed him");
     for peer in [host, client] {
         world.set_skew(peer, 0);
     }

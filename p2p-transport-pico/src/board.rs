@@ -10,12 +10,13 @@ use async_std::future::timeout;
 use async_std::task;
 use async_trait::async_trait;
 use futures::task::AtomicWaker;
-use p2p_proto::board::{Board, BoardError, BoardEvent, Inbox, Line};
+use p2p_proto::board::{Board, BoardError, BoardEvent, Inbox, Line, Witness};
 use p2p_proto::ids::UserName;
 use p2p_proto::limits;
 
 use crate::config::PicoConfig;
 use crate::keeper;
+use crate::side::SideTopics;
 
 /// How long [`Board::close`] waits for queued lines.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,6 +41,7 @@ pub struct Topic {
 /// it leaves the board at once; [`Board::close`] writes what is queued first.
 pub struct PicoBoard {
     shared: Arc<Shared>,
+    sides: Arc<SideTopics>,
 }
 
 impl PicoBoard {
@@ -48,8 +50,9 @@ impl PicoBoard {
     /// Needs no runtime around it: its task runs on async-std's.
     pub fn join(config: PicoConfig, topic: Topic) -> Self {
         let shared = Arc::new(Shared::default());
+        let sides = Arc::new(SideTopics::new(config.clone()));
         task::spawn(keeper::keep(Arc::clone(&shared), config, topic));
-        Self { shared }
+        Self { shared, sides }
     }
 }
 
@@ -72,6 +75,10 @@ impl Board for PicoBoard {
 
     async fn next(&self) -> BoardEvent {
         poll_fn(|context| self.shared.poll_event(context)).await
+    }
+
+    fn witness(&self) -> Option<Arc<dyn Witness>> {
+        Some(Arc::clone(&self.sides) as Arc<dyn Witness>)
     }
 
     async fn close(&self) {

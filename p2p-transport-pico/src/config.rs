@@ -54,6 +54,8 @@ pub struct PicoConfig {
     /// sign of life at a third of it, but pico.sh and the hub give theirs every 5 s only, whoever asks: much less than 15 s
     /// would take a busy server for a dead one.
     pub silence: Duration,
+    /// Believe what any server says about who is logged in (T-02), not only our own hub, which takes no certificates.
+    pub believe_logins: bool,
     /// Makes the waits between tries repeatable; `None` in daily use.
     pub seed: Option<u64>,
     pub(crate) host_key_alias: Option<String>,
@@ -113,6 +115,7 @@ impl PicoConfig {
             ssh: SshProgram::default(),
             connect_timeout: CONNECT_TIMEOUT,
             silence: SILENCE,
+            believe_logins: true,
             seed: None,
             host_key_alias: None,
             strict: Strict::default(),
@@ -169,6 +172,7 @@ impl fmt::Debug for PicoConfig {
             .field("ssh_args", &self.ssh_args)
             .field("ssh", &self.ssh)
             .field("prompt", &self.prompt.is_some())
+            .field("believe_logins", &self.believe_logins)
             .field("connect_timeout", &self.connect_timeout)
             .field("silence", &self.silence)
             .finish_non_exhaustive()

@@ -12,6 +12,8 @@
 //! | `wire`, `native`, `system`, `call` | one SSH connection: its channels, libssh2's or the `ssh` program's; one command |
 //! | `door` | logging in, over other machines where need be |
 //! | `session` | commands for people: `user`, `ls` |
+//! | `side` | side topics: by whose login somebody is there |
+//! | `owner` | the owner's board, whose list may change |
 //! | `board`, `keeper`, `opening`, `visit`, `list_watch` | the board: its handle, its owning task, opening the topic, one stay on it |
 #![forbid(unsafe_code)]
 
@@ -30,9 +32,11 @@ mod listing;
 mod native;
 mod opening;
 mod own_lines;
+mod owner;
 mod probe;
 mod route;
 mod session;
+mod side;
 mod ssh_args;
 mod ssh_config;
 mod system;
@@ -43,5 +47,6 @@ pub use address::{AddressError, BoardAddress};
 pub use board::{PicoBoard, Topic};
 pub use config::{Agent, PicoConfig, Prompt, SshProgram};
 pub use listing::{ListedClient, ListedTopic, Listing, ListingError};
+pub use owner::OwnerBoard;
 pub use session::{CommandOutput, Session};
 pub use ssh_args::{SshArgs, SshArgsError};

@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::native::{Native, unblocked};
 use crate::system::{ChildChannel, System};
 
+/// What a hub calls itself.
+const HUB: &str = "-p2p-hub_";
 /// Longer than any connection lasts: whether the server lives is then not judged here.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -93,6 +95,14 @@ impl Wire {
             }
         }
         Ok(())
+    }
+
+    /// Whether the server says that it is our own hub. The `ssh` program does not tell.
+    pub(crate) fn is_hub(&self) -> bool {
+        match self {
+            Self::Native(native) => native.ssh.banner().is_some_and(|banner| banner.contains(HUB)),
+            Self::System(_) => false,
+        }
     }
 
     /// Waits until a call that returned `None` may go on. A failure also ends it: the next call reports it.

@@ -26,14 +26,14 @@ pub struct Options {
 
     /// The hub's own SSH key; made at the first start [default: hub-key in the folder of keys]
     #[arg(long, value_name = "FILE")]
-    pub host_key: Option<PathBuf>,
+    pub key: Option<PathBuf>,
 }
 
 /// Serves until it is interrupted.
 pub async fn hub(common: &Common, options: Options) -> Result<ExitCode, Trouble> {
     let home = Home::open(common.home.as_deref())?;
     let users = options.users.unwrap_or_else(|| home.folder().join("hub-users"));
-    let host_key = options.host_key.unwrap_or_else(|| home.folder().join("hub-key"));
+    let host_key = options.key.unwrap_or_else(|| home.folder().join("hub-key"));
     let config = HubConfig {
         listen: options.listen,
         users: UsersSource::File(users.clone()),

@@ -1,10 +1,12 @@
 //! One file per subcommand: its options, and what it does.
 
+pub mod approve;
 pub mod demo;
 pub mod host;
 pub mod hub;
 pub mod id;
 pub mod map;
+pub mod members;
 pub mod run;
 pub mod status;
 pub mod trust;
@@ -41,6 +43,8 @@ async fn dispatch(common: &crate::options::Common, command: Command) -> Result<E
         Command::Status(options) => status::status(common, options).await,
         Command::Hub(options) => hub::hub(common, options).await,
         Command::Id(options) => id::id(common, options).await,
+        Command::Approve(options) => approve::approve(common, &options),
+        Command::Members(options) => members::members(common, &options),
         Command::Trust(options) => trust::trust(common, options),
         Command::Demo(options) => demo::demo(common, options).await,
     }

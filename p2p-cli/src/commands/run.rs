@@ -103,7 +103,7 @@ pub async fn run(common: &Common, options: Options) -> Result<ExitCode, Trouble>
                 None => break Ok(Outcome::Cancelled),
             },
             report = client.report().fuse() => if let Some(report) = report {
-                say_report(&report);
+                say_report(&report, &client);
                 if let Err(trouble) = patience.look(client.waiting()) {
                     break Err(trouble);
                 }

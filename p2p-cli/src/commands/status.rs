@@ -61,7 +61,7 @@ async fn survey(client: &Client, wait: Duration) -> Result<(), Trouble> {
     let mut seen = 0;
     loop {
         if let Some(report) = next_report(client, Duration::from_millis(100)).await {
-            say_report(&report);
+            say_report(&report, client);
         }
         let status = client.status();
         let known = status.workers.iter().filter(|worker| worker.round_trip.is_some()).count();
@@ -79,6 +79,7 @@ async fn survey(client: &Client, wait: Duration) -> Result<(), Trouble> {
                     | Waiting::Misrouted(_)
                     | Waiting::Failed(_)
                     | Waiting::Unsigned(_)
+                    | Waiting::Proving(_)
                     | Waiting::Denied(..)
             )
         );

@@ -18,7 +18,7 @@ use crate::needs::mib;
 use crate::options::Common;
 use crate::say;
 use crate::trouble::{Code, Trouble};
-use crate::wiring::{Wiring, other_host};
+use crate::wiring::{Wiring, say_admission};
 
 /// Options of `p2p worker`.
 #[derive(Debug, Args)]
@@ -158,16 +158,10 @@ impl Told {
                 self.at_work = true;
                 self.once(format!("at work for {cluster}"));
             }
-            WorkerReport::Admission(AdmissionEvent::Admitted { host, first_sight: true, .. }) => {
-                say::info(&format!("met the cluster's host for the first time; her key is {}", host.fingerprint()));
-            }
-            WorkerReport::Admission(AdmissionEvent::Admitted { .. }) => {
-                log::info!("the host has signed this machine's key")
-            }
             WorkerReport::Admission(AdmissionEvent::Denied(why)) => {
                 self.once(format!("waiting: {}", Waiting::Denied(cluster.clone(), *why)));
             }
-            WorkerReport::Admission(AdmissionEvent::OtherHost { pinned, seen }) => say::line(&other_host(pinned, seen)),
+            WorkerReport::Admission(event) => say_admission(event, cluster),
             WorkerReport::Linked { user, path } => say::info(&format!("{user} is linked, {path}")),
             WorkerReport::Broken { user, error } => {
                 log::info!("the connection to {user} broke: {error}; what runs for him goes on")

@@ -176,7 +176,7 @@ impl Mapping {
                 fed = next_fed.fuse() => self.on_fed(fed)?,
                 _ = pause.fuse() => {}
                 report = client.report().fuse() => if let Some(report) = report {
-                    say_report(&report);
+                    say_report(&report, &client);
                     self.look(&mut patience)?;
                 },
                 _ = seconds.next() => self.look(&mut patience)?,

@@ -89,7 +89,11 @@ impl Cluster {
 
     /// Starts the host, alice, with bob and carol on her list. Returns once the cluster is open.
     pub fn start_host(&mut self) {
-        let command = self.command("alice", &["host", "--users", "bob,carol", "--duration", "20m"]);
+        // Nobody sits here to compare words, as pico.sh would have it.
+        let admit = ["--admit", "auto"];
+        let mut words = vec!["host", "--users", "bob,carol", "--duration", "20m"];
+        words.extend(admit.iter().filter(|_| self.server == Server::Pico));
+        let command = self.command("alice", &words);
         let mut host = Background::start("host", command, self.folder.path());
         host.wait_for("is open for");
         self.host = Some(host);
@@ -416,21 +420,21 @@ fn clean_command(user_folder: &Path) -> Command {
 
 /// A server of the board, and what it says of itself once it listens.
 fn start_hub(server: Server, folder: &Path, address: &str) -> (Background, serde_json::Value) {
-    let mut command = match server {
+    let (mut command, key) = match server {
         Server::Hub => {
             let mut command = clean_command(&folder.join("hub"));
             command.arg("hub");
-            command
+            (command, "--key")
         }
         Server::Pico => {
             let program = std::env::var_os("P2P_PICO_SERVER");
-            Command::new(
-                program.expect("P2P_PICO_SERVER must name a program that serves pico's pipe: see docs/pico.md"),
-            )
+            let program =
+                program.expect("P2P_PICO_SERVER must name a program that serves pico's pipe: see docs/pico.md");
+            (Command::new(program), "--host-key")
         }
     };
     command.args(["--listen", address, "--json", "--users"]).arg(folder.join("users"));
-    command.arg("--host-key").arg(folder.join("hub-key"));
+    command.arg(key).arg(folder.join("hub-key"));
     command.stdout(Stdio::piped());
     let mut hub = Background::start("hub", command, folder);
     let mut line = String::new();

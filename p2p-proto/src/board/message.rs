@@ -70,6 +70,12 @@ pub enum Message {
     /// The host's answer to a claim: it is not.
     #[serde(rename = "deny")]
     Deny(Deny),
+    /// The host has opened the claimant's side topic: be there.
+    #[serde(rename = "prove")]
+    Prove(Prove),
+    /// A newcomer has opened a side topic for the host's key: be there.
+    #[serde(rename = "summon")]
+    Summon(Summon),
     /// A client calls a worker.
     #[serde(rename = "connect")]
     Connect(Connect),
@@ -158,6 +164,9 @@ pub struct Beat {
     /// Machines that were removed lately, with the serial of their removal; at most [`limits::REMOVALS`].
     #[serde(rename = "x", default, skip_serializing_if = "Vec::is_empty")]
     pub removals: Vec<(MachineKey, u64)>,
+    /// [`Beat::digest`] of all who belong: two members can tell whether they were told the same.
+    #[serde(rename = "d", default, with = "serde_bytes", skip_serializing_if = "Option::is_none")]
+    pub roster: Option<[u8; 32]>,
     /// Her clock: an old beat that somebody plays again does not make the host present.
     #[serde(rename = "t")]
     pub time: UnixTime,
@@ -178,6 +187,12 @@ impl Beat {
     /// The signed beat.
     pub fn sign(&self, host: &Identity, cluster: &ClusterName) -> Signed {
         Signed::sign(host, BEAT_TAG, cluster, self)
+    }
+
+    /// BLAKE3, in its key derivation mode, of the roster as CBOR: pairs of user and machine, in order.
+    pub fn digest<'a>(roster: impl Iterator<Item = (&'a UserName, &'a MachineKey)>) -> [u8; 32] {
+        let roster: std::collections::BTreeSet<(&UserName, &MachineKey)> = roster.collect();
+        blake3::derive_key("p2p1 roster", &codec::encode(&roster))
     }
 
     /// The beat, if whoever it names as host signed it.
@@ -245,9 +260,43 @@ pub enum DenyReason {
     /// The claim's own certificate does not verify.
     #[serde(rename = "cert")]
     BadCertificate,
+    /// The host herself has to approve the key.
+    #[serde(rename = "wait")]
+    AwaitsApproval,
+    /// In the side topic of the key somebody else was seen, or nobody.
+    #[serde(rename = "proof")]
+    Unproven,
+    /// The user has as many machines as she takes.
+    #[serde(rename = "many")]
+    TooManyMachines,
     /// A reason of a newer version.
     #[serde(other, rename = "?")]
     Other,
+}
+
+/// The host has opened the side topic of a claimed key (T-02). Unsigned: who is told so without need looks at an empty topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prove {
+    /// For which process's claim.
+    #[serde(rename = "k")]
+    pub process: ProcessKey,
+    /// Her key, for who has to check it himself.
+    #[serde(rename = "h")]
+    pub host: MachineKey,
+}
+
+/// A newcomer has opened a side topic for the host's key (T-02). Unsigned: the topic is the user's, and shows her to nobody else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summon {
+    /// Whose topic.
+    #[serde(rename = "u")]
+    pub user: UserName,
+    /// For which host key.
+    #[serde(rename = "h")]
+    pub host: MachineKey,
+    /// Which process's topic.
+    #[serde(rename = "k")]
+    pub process: ProcessKey,
 }
 
 /// A client calls a worker: link set-up, first message (L-01).
@@ -406,4 +455,5 @@ fn is_unknown_kind(bytes: &[u8]) -> bool {
 }
 
 /// Every tag that [`Message`] knows.
-const TAGS: [&str; 10] = ["hello", "seek", "bye", "beat", "claim", "admit", "deny", "connect", "ready", "refuse"];
+const TAGS: [&str; 12] =
+    ["hello", "seek", "bye", "beat", "claim", "admit", "deny", "prove", "summon", "connect", "ready", "refuse"];

@@ -6,6 +6,7 @@
 pub mod inbox;
 pub mod line;
 pub mod message;
+pub mod witness;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 pub use inbox::Inbox;
 pub use line::Line;
 pub use message::{Envelope, Message};
+pub use witness::{Sighting, Watch, Witness};
 
 /// One process's place on a board: it publishes lines, and hears those of everybody else on the same topic.
 ///
@@ -34,6 +36,11 @@ pub trait Board: Send + Sync {
     ///
     /// Cancel-safe: an event that was not returned stays queued. After [`BoardEvent::Failed`] it never returns again.
     async fn next(&self) -> BoardEvent;
+
+    /// Who can say by whose login somebody is on a topic, where the board's server can (T-02).
+    fn witness(&self) -> Option<std::sync::Arc<dyn Witness>> {
+        None
+    }
 
     /// Leaves the board and waits until queued lines have been written, for at most a second.
     async fn close(&self);

@@ -171,6 +171,10 @@ pub enum LinkError {
     /// The other side broke the protocol.
     #[error("the other side broke the protocol: {0}")]
     Broken(String),
+    /// The other side does not belong here any more: removed by the host, its signature ended, or its user not allowed (T-03). Its process
+    /// may well live on.
+    #[error("{0}")]
+    Untrusted(String),
     /// This side was used wrongly.
     #[error("misuse of the link: {0}")]
     Misuse(String),

@@ -40,6 +40,8 @@ pub struct Verified {
     pub keys: PeerKeys,
     /// The role that the process was certified for.
     pub role: Role,
+    /// The host's counter when she signed: a removal of the machine with a higher one ends it (T-03).
+    pub serial: u64,
     /// When the first of the two certificates ends.
     pub until: UnixTime,
 }
@@ -63,6 +65,7 @@ impl Credentials {
             user: claims.user,
             keys: PeerKeys { machine: claims.machine, process },
             role,
+            serial: claims.serial,
             until: until.min(claims.until),
         })
     }

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use p2p_proto::board::message::{
-    Admit, Beat, Bye, Claim, Connect, Deny, DenyReason, Envelope, Hello, Message, Offer, Ready, Refuse, RefuseReason,
-    Seek,
+    Admit, Beat, Bye, Claim, Connect, Deny, DenyReason, Envelope, Hello, Message, Offer, Prove, Ready, Refuse,
+    RefuseReason, Seek, Summon,
 };
 use p2p_proto::ids::{AttemptId, ClusterName, MachineKey, PeerKeys, PeerName, ProcessKey, Role, SetupId, UserName};
 use p2p_proto::limits;
@@ -104,12 +104,12 @@ prop_compose! {
 prop_compose! {
     pub(crate) fn beat()(
         secret in any::<[u8; 32]>(), peers in any::<u32>(), serial in any::<u64>(), time in any::<u64>(),
-        removals in vec((keys(), any::<u64>()), 0..=limits::REMOVALS), since in any::<u64>(),
+        removals in vec((keys(), any::<u64>()), 0..=limits::REMOVALS), roster in any::<Option<[u8; 32]>>(), since in any::<u64>(),
         rival in option::of(peer_name()), leaving in any::<bool>(),
     ) -> (Identity, Beat) {
         let host = Identity::from_secret(&secret);
         let removals = removals.into_iter().map(|(keys, serial)| (keys.machine, serial)).collect();
-        let beat = Beat { host: host.machine_key(), peers, serial, removals, time, since, rival, leaving };
+        let beat = Beat { host: host.machine_key(), peers, serial, removals, roster, time, since, rival, leaving };
         (host, beat)
     }
 }
@@ -145,7 +145,15 @@ fn refuse() -> impl Strategy<Value = Message> {
 }
 
 fn deny() -> impl Strategy<Value = Message> {
-    let why = select(vec![DenyReason::NotListed, DenyReason::OtherKey, DenyReason::BadCertificate, DenyReason::Other]);
+    let why = select(vec![
+        DenyReason::NotListed,
+        DenyReason::OtherKey,
+        DenyReason::BadCertificate,
+        DenyReason::AwaitsApproval,
+        DenyReason::Unproven,
+        DenyReason::TooManyMachines,
+        DenyReason::Other,
+    ]);
     (keys(), why).prop_map(|(keys, why)| Message::Deny(Deny { process: keys.process, why }))
 }
 
@@ -164,6 +172,12 @@ fn message() -> impl Strategy<Value = Message> {
         claim,
         admit,
         deny(),
+        keys().prop_map(|keys| Message::Prove(Prove { process: keys.process, host: keys.machine })),
+        (user(), keys()).prop_map(|(user, keys)| Message::Summon(Summon {
+            user,
+            host: keys.machine,
+            process: keys.process
+        })),
         connect(),
         ready(),
         refuse(),

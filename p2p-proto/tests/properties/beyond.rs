@@ -63,7 +63,8 @@ fn an_offer_keeps_its_bounds() {
 fn a_beat_names_so_many_removals() {
     bounded("removals", limits::REMOVALS, |count| {
         let (host, removals) = (identity().machine_key(), vec![(identity().machine_key(), 1); count]);
-        let beat = Beat { host, peers: 1, serial: 1, removals, time: 1, since: 0, rival: None, leaving: false };
+        let beat =
+            Beat { host, peers: 1, serial: 1, removals, roster: None, time: 1, since: 0, rival: None, leaving: false };
         Beat::verify(&beat.sign(&identity(), &cluster()), &cluster()).is_ok()
     });
 }

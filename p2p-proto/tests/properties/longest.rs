@@ -2,8 +2,8 @@
 
 use p2p_proto::board::line::Line;
 use p2p_proto::board::message::{
-    Admit, Beat, Bye, Claim, Connect, Deny, DenyReason, Envelope, Hello, Message, Offer, Ready, Refuse, RefuseReason,
-    Seek,
+    Admit, Beat, Bye, Claim, Connect, Deny, DenyReason, Envelope, Hello, Message, Offer, Prove, Ready, Refuse,
+    RefuseReason, Seek, Summon,
 };
 use p2p_proto::ids::{AttemptId, ClusterName, MachineKey, PeerKeys, PeerName, ProcessKey, Role, SetupId, UserName};
 use p2p_proto::limits;
@@ -90,6 +90,7 @@ fn every_message() -> Vec<Message> {
         peers: u32::MAX,
         serial: u64::MAX,
         removals: vec![(MachineKey([0xff; 32]), u64::MAX); limits::REMOVALS],
+        roster: Some([0xff; 32]),
         time: u64::MAX,
         since: u64::MAX,
         rival: Some(peer_name()),
@@ -110,6 +111,8 @@ fn every_message() -> Vec<Message> {
         Message::Claim(Claim { user: user(), keys: keys(), certificate: certificate(), role: Role::Worker }),
         Message::Admit(Admit { process: keys().process, membership: membership() }),
         Message::Deny(Deny { process: keys().process, why: DenyReason::NotListed }),
+        Message::Prove(Prove { process: keys().process, host: keys().machine }),
+        Message::Summon(Summon { user: user(), host: keys().machine, process: keys().process }),
         Message::Connect(Connect { caller: keys(), callee: keys(), setup, version: u16::MAX, noise: noise.clone() }),
         Message::Ready(Ready { caller, callee, setup, noise }),
         Message::Refuse(Refuse { caller, callee, setup, why: RefuseReason::Version, version: u16::MAX }),

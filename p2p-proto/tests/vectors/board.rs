@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use p2p_proto::board::line::{Line, Lines, PREFIX};
 use p2p_proto::board::message::{
-    Admit, Bye, Claim, Connect, Deny, DenyReason, Envelope, Hello, Message, Offer, Ready, Refuse, RefuseReason, Seek,
+    Admit, Bye, Claim, Connect, Deny, DenyReason, Envelope, Hello, Message, Offer, Prove, Ready, Refuse, RefuseReason,
+    Seek, Summon,
 };
 use p2p_proto::ids::SetupId;
 
@@ -82,9 +83,15 @@ pub(crate) fn every_message() -> Vec<(&'static str, Actor, Message)> {
         ("deny: list", DenyReason::NotListed),
         ("deny: key", DenyReason::OtherKey),
         ("deny: cert", DenyReason::BadCertificate),
+        ("deny: wait", DenyReason::AwaitsApproval),
+        ("deny: proof", DenyReason::Unproven),
+        ("deny: many", DenyReason::TooManyMachines),
     ] {
         all.push((name, alice(), Message::Deny(Deny { process: bob_key, why })));
     }
+    all.push(("prove", alice(), Message::Prove(Prove { process: bob_key, host: alice().keys().machine })));
+    let summon = Summon { user: bob().user, host: alice().keys().machine, process: bob_key };
+    all.push(("summon", bob(), Message::Summon(summon)));
     every_kind_is_there(&all);
     all
 }
@@ -102,9 +109,11 @@ fn every_kind_is_there(all: &[(&str, Actor, Message)]) {
         Message::Connect(_) => 7,
         Message::Ready(_) => 8,
         Message::Refuse(_) => 9,
+        Message::Prove(_) => 10,
+        Message::Summon(_) => 11,
     };
     let mut kinds: Vec<_> = all.iter().map(|(_, _, message)| kind(message)).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds, (0..10).collect::<Vec<_>>());
+    assert_eq!(kinds, (0..12).collect::<Vec<_>>());
 }

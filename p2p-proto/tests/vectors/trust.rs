@@ -35,7 +35,19 @@ pub(crate) fn book() -> Book {
 /// A beat with one removal, or the last one without.
 pub(crate) fn beat(leaving: bool) -> Beat {
     let removals = if leaving { Vec::new() } else { vec![(carol().keys().machine, 9)] };
-    Beat { host: alice().keys().machine, peers: 3, serial: 9, removals, time: NOW, since: 0, rival: None, leaving }
+    let members = [(alice().user, alice().keys().machine), (bob().user, bob().keys().machine)];
+    let roster = Some(Beat::digest(members.iter().map(|(user, machine)| (user, machine))));
+    Beat {
+        host: alice().keys().machine,
+        peers: 3,
+        serial: 9,
+        removals,
+        roster,
+        time: NOW,
+        since: 0,
+        rival: None,
+        leaving,
+    }
 }
 
 /// Takes a statement apart, and signs it again with nothing but Ed25519.

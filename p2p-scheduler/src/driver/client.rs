@@ -17,7 +17,7 @@ use p2p_proto::link::{LinkTransport, ToClient, ToWorker};
 
 use super::connections::{self, Base, Links, Occurrence, Peer, spawn};
 use super::task::{Task, TaskHandle, TaskShared};
-use super::{Clock, Member, REPORTS, TrustStore, entropy, lock};
+use super::{Clock, Member, REPORTS, Sides, TrustStore, entropy, lock};
 use crate::LinkId;
 use crate::machine::client::{
     ClientInput, ClientMachine, ClientOutput, ClientReport, Needs, Status, TaskState, Waiting,
@@ -61,18 +61,19 @@ impl Client {
         grace: Duration,
     ) -> std::io::Result<Self> {
         let clock = Clock::start();
-        let (host, membership) = store.load(&member.cluster);
+        let kept = store.load(&member.cluster);
         let me = member.me(Role::Client).map_err(std::io::Error::other)?;
         let seed = entropy().map_err(std::io::Error::other)?;
         let (reports, read_reports) = bounded(REPORTS);
         let inner = Arc::new(ClientInner {
             core: Mutex::new(Core {
-                machine: ClientMachine::new(me, clock.now(), host, membership, seed).with_grace(grace),
+                machine: ClientMachine::new(me, clock.now(), member.trust.clone(), kept, seed).with_grace(grace),
                 links: Links::default(),
                 tasks: HashMap::new(),
                 attempts: HashMap::new(),
             }),
             member: member.clone(),
+            sides: Sides::new(board.witness()),
             base: Base::new(clock, board, transport),
             store,
             reports,
@@ -194,6 +195,7 @@ impl Drop for Owner {
 pub(crate) struct ClientInner {
     core: Mutex<Core>,
     member: Member,
+    sides: Sides,
     base: Base,
     store: Arc<dyn TrustStore>,
     reports: Sender<ClientReport>,
@@ -297,7 +299,15 @@ impl ClientInner {
                 }
                 self.base.ended.notify(usize::MAX);
             }
-            ClientOutput::Save { host, membership } => self.store.save(&self.member.cluster, host, &membership),
+            ClientOutput::Save(kept) => self.store.save(&self.member.cluster, &kept),
+            ClientOutput::Side(output) => {
+                let inner = Arc::downgrade(self);
+                self.sides.perform(output, move |input| {
+                    if let Some(inner) = inner.upgrade() {
+                        inner.drive(ClientInput::Side(input));
+                    }
+                });
+            }
             ClientOutput::Report(report) => {
                 // Full: nobody reads, and reports are for people.
                 let _ = self.reports.try_send(report);

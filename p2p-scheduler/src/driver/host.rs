@@ -7,11 +7,11 @@ use async_std::channel::{Receiver, Sender, bounded};
 use futures::future::AbortHandle;
 
 use p2p_proto::board::{Board, BoardEvent};
-use p2p_proto::ids::{Role, UserName};
+use p2p_proto::ids::{Fingerprint, Role, UserName};
 
 use super::connections::spawn;
-use super::{Clock, Member, REPORTS, Timer, TrustStore, lock};
-use crate::machine::host::{HostInput, HostMachine, HostOutput, HostReport};
+use super::{Clock, Member, REPORTS, Sides, Timer, TrustStore, lock};
+use crate::machine::host::{HostConfig, HostInput, HostMachine, HostOutput, HostReport};
 
 /// A host of a cluster: says who belongs to it. Dropping it leaves without a word; [`Host::leave`] says so first.
 pub struct Host {
@@ -21,13 +21,13 @@ pub struct Host {
 }
 
 impl Host {
-    /// Opens `member`'s own cluster for `users` on `board`, whose topic must carry the same list.
+    /// Opens `member`'s own cluster as `config` says, on `board`, whose topic must carry the same list.
     ///
     /// # Errors
     /// When the system has no randomness, or the cluster is somebody else's.
     pub fn open(
         member: &Member,
-        users: &[UserName],
+        config: HostConfig,
         board: Arc<dyn Board>,
         store: Arc<dyn TrustStore>,
     ) -> std::io::Result<Self> {
@@ -36,13 +36,14 @@ impl Host {
             return Err(std::io::Error::other(format!("only {owner} can host {}", member.cluster)));
         }
         let me = member.me(Role::Host).map_err(std::io::Error::other)?;
-        let (bound, serial) = store.load_bindings(&member.cluster);
+        let kept = store.load_roster(&member.cluster);
         let (reports, read_reports) = bounded(REPORTS);
         let inner = Arc::new(HostInner {
-            machine: Mutex::new(HostMachine::new(me, users.iter().cloned(), bound, serial)),
+            machine: Mutex::new(HostMachine::new(me, config, kept)),
             member: member.clone(),
             clock: Clock::start(),
             timer: Timer::new(),
+            sides: Sides::new(board.witness()),
             board,
             store,
             reports,
@@ -54,6 +55,21 @@ impl Host {
     /// The next report for her. Reports that nobody reads in time are dropped. Cancel-safe.
     pub async fn report(&self) -> Option<HostReport> {
         self.reports.recv().await.ok()
+    }
+
+    /// Her list is now this one. Who is no longer on it is removed, and those who hear it end their links to him (T-03).
+    pub fn set_users(&self, users: Vec<UserName>) {
+        self.inner.drive(HostInput::Users(users));
+    }
+
+    /// She has compared the fingerprint: this machine is the user's (T-02).
+    pub fn approve(&self, user: UserName, key: Fingerprint) {
+        self.inner.drive(HostInput::Approve(user, key));
+    }
+
+    /// This machine of the user's, or all of them, are to be removed (T-03). They may prove themselves anew while he is listed.
+    pub fn forget(&self, user: UserName, key: Option<Fingerprint>) {
+        self.inner.drive(HostInput::Forget(user, key));
     }
 
     /// Says that she goes away, and leaves the board.
@@ -82,13 +98,14 @@ struct HostInner {
     member: Member,
     clock: Clock,
     timer: Timer,
+    sides: Sides,
     board: Arc<dyn Board>,
     store: Arc<dyn TrustStore>,
     reports: Sender<HostReport>,
 }
 
 impl HostInner {
-    fn drive(&self, input: HostInput) {
+    fn drive(self: &Arc<Self>, input: HostInput) {
         let mut machine = lock(&self.machine);
         let mut outbox = Vec::new();
         machine.handle(self.clock.now(), input, &mut outbox);
@@ -100,8 +117,18 @@ impl HostInner {
                         log::debug!("a board line was dropped: {fault}");
                     }
                 }
-                HostOutput::Bind { user, machine, serial } => {
-                    self.store.bind(&self.member.cluster, &user, machine, serial);
+                HostOutput::Bind { user, machine, serial, until } => {
+                    self.store.bind(&self.member.cluster, &user, machine, serial, until);
+                }
+                HostOutput::Unbind { user, removal } => self.store.unbind(&self.member.cluster, &user, removal),
+                HostOutput::Pending { user, machine } => self.store.pend(&self.member.cluster, &user, machine),
+                HostOutput::Side(output) => {
+                    let inner = Arc::downgrade(self);
+                    self.sides.perform(output, move |input| {
+                        if let Some(inner) = inner.upgrade() {
+                            inner.drive(HostInput::Side(input));
+                        }
+                    });
                 }
                 HostOutput::Report(report) => {
                     // Full: nobody reads, and reports are for people.

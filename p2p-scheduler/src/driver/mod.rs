@@ -7,6 +7,7 @@
 mod clock;
 mod connections;
 mod link;
+mod sides;
 mod timer;
 
 pub mod client;
@@ -16,14 +17,17 @@ pub mod worker;
 
 pub(crate) use clock::Clock;
 pub(crate) use link::LinkQueue;
+pub(crate) use sides::Sides;
 pub(crate) use timer::Timer;
 
 use std::sync::{Mutex, MutexGuard};
 
 use p2p_proto::ids::{ClusterName, MachineKey, PeerName, Role, UserName};
-use p2p_proto::trust::{Identity, Membership, ProcessSecret};
+use p2p_proto::trust::{Identity, ProcessSecret, UnixTime};
 
 use crate::machine::Me;
+use crate::machine::admission::{HostTrust, MemberKept};
+use crate::machine::host::{HostKept, Removal};
 
 /// Reports that wait for somebody to read them; more are dropped, being for people.
 pub(crate) const REPORTS: usize = 1024;
@@ -39,6 +43,8 @@ pub struct Member {
     pub identity: Identity,
     /// The machine's name, for people.
     pub hostname: String,
+    /// Whose word about the host's key it believes, as long as it knows none.
+    pub trust: HostTrust,
 }
 
 impl Member {
@@ -54,19 +60,23 @@ impl Member {
     }
 }
 
-/// What is kept from one start to the next: pinned host keys, memberships, and a host's bindings.
+/// What is kept from one start to the next: the host's key, a membership and removals, and a host's roster.
 ///
 /// Methods are called under the driver's lock: they must be quick. What cannot be kept is reported by the implementation; the peer
 /// goes on without.
 pub trait TrustStore: Send + Sync {
-    /// The pinned host key of a cluster, and this machine's membership in it.
-    fn load(&self, cluster: &ClusterName) -> (Option<MachineKey>, Option<Membership>);
-    /// Keeps both.
-    fn save(&self, cluster: &ClusterName, host: MachineKey, membership: &Membership);
-    /// A host's bindings of users to machines, and her serial.
-    fn load_bindings(&self, cluster: &ClusterName) -> (Vec<(UserName, MachineKey)>, u64);
-    /// Keeps one more binding.
-    fn bind(&self, cluster: &ClusterName, user: &UserName, machine: MachineKey, serial: u64);
+    /// What a member has kept of a cluster.
+    fn load(&self, cluster: &ClusterName) -> MemberKept;
+    /// Keeps it.
+    fn save(&self, cluster: &ClusterName, kept: &MemberKept);
+    /// What a host has kept of her cluster.
+    fn load_roster(&self, cluster: &ClusterName) -> HostKept;
+    /// Keeps that a machine is the user's, the host's counter, and until when her signature is good.
+    fn bind(&self, cluster: &ClusterName, user: &UserName, machine: MachineKey, serial: u64, until: UnixTime);
+    /// Keeps that it is not any more, and the removal, whose serial is the counter.
+    fn unbind(&self, cluster: &ClusterName, user: &UserName, removal: Removal);
+    /// Keeps that a machine waits for the host's approval.
+    fn pend(&self, cluster: &ClusterName, user: &UserName, machine: MachineKey);
 }
 
 /// A store that forgets everything at the end of the process.
@@ -74,14 +84,16 @@ pub trait TrustStore: Send + Sync {
 pub struct Forgetful;
 
 impl TrustStore for Forgetful {
-    fn load(&self, _: &ClusterName) -> (Option<MachineKey>, Option<Membership>) {
-        (None, None)
+    fn load(&self, _: &ClusterName) -> MemberKept {
+        MemberKept::default()
     }
-    fn save(&self, _: &ClusterName, _: MachineKey, _: &Membership) {}
-    fn load_bindings(&self, _: &ClusterName) -> (Vec<(UserName, MachineKey)>, u64) {
-        (Vec::new(), 0)
+    fn save(&self, _: &ClusterName, _: &MemberKept) {}
+    fn load_roster(&self, _: &ClusterName) -> HostKept {
+        HostKept::default()
     }
-    fn bind(&self, _: &ClusterName, _: &UserName, _: MachineKey, _: u64) {}
+    fn bind(&self, _: &ClusterName, _: &UserName, _: MachineKey, _: u64, _: u64) {}
+    fn unbind(&self, _: &ClusterName, _: &UserName, _: Removal) {}
+    fn pend(&self, _: &ClusterName, _: &UserName, _: MachineKey) {}
 }
 
 pub(crate) fn entropy() -> Result<[u8; 32], getrandom::Error> {

@@ -13,14 +13,14 @@ use futures::future::{AbortHandle, BoxFuture};
 
 use p2p_proto::board::Board;
 use p2p_proto::error::ProtoError;
-use p2p_proto::ids::{AttemptId, Role};
+use p2p_proto::ids::{AttemptId, Role, UserName};
 use p2p_proto::limits;
 use p2p_proto::link::item::{Channel, Data, Finished, Note, Submit, Taken};
 use p2p_proto::link::{LinkTransport, ToClient, ToWorker, record};
 use p2p_proto::task::{Content, Ended, Failure, FailureKind};
 
 use super::connections::{self, Base, Links, Occurrence, Peer, spawn};
-use super::{Clock, LinkQueue, Member, REPORTS, TrustStore, entropy, lock};
+use super::{Clock, LinkQueue, Member, REPORTS, Sides, TrustStore, entropy, lock};
 use crate::LinkId;
 use crate::executor::{AttemptEnd, AttemptHandle, Executor, Gone, OutputSink, Piece, Stop};
 use crate::flow::{Inflow, Outflow};
@@ -54,17 +54,18 @@ impl Worker {
         offer.offer.slots = offer.offer.slots.clamp(1, limits::SLOTS);
         offer.offer.check().map_err(std::io::Error::other)?;
         let clock = Clock::start();
-        let (host, membership) = store.load(&member.cluster);
+        let kept = store.load(&member.cluster);
         let me = member.me(Role::Worker).map_err(std::io::Error::other)?;
         let seed = entropy().map_err(std::io::Error::other)?;
         let (reports, read_reports) = bounded(REPORTS);
         let inner = Arc::new(WorkerInner {
             core: Mutex::new(Core {
-                machine: WorkerMachine::new(me, offer, clock.now(), host, membership, seed),
+                machine: WorkerMachine::new(me, offer, clock.now(), member.trust.clone(), kept, seed),
                 links: Links::default(),
                 attempts: HashMap::new(),
             }),
             member: member.clone(),
+            sides: Sides::new(board.witness()),
             base: Base::new(clock, board, transport),
             executor,
             store,
@@ -86,6 +87,11 @@ impl Worker {
     /// Takes no more tasks; what is here is finished, whether it runs or waits. [`Worker::left`] tells when.
     pub fn drain(&self) {
         self.inner.drive(WorkerInput::Drain);
+    }
+
+    /// Serves only these users from now on, or everybody in the cluster; links of others end at once (T-03).
+    pub fn allow(&self, users: Option<std::collections::BTreeSet<UserName>>) {
+        self.inner.drive(WorkerInput::Allow(users));
     }
 
     /// Hands back what waits, kills what runs, and leaves. [`Worker::left`] tells when.
@@ -145,6 +151,7 @@ impl Drop for Worker {
 struct WorkerInner {
     core: Mutex<Core>,
     member: Member,
+    sides: Sides,
     base: Base,
     executor: Arc<dyn Executor>,
     store: Arc<dyn TrustStore>,
@@ -227,7 +234,15 @@ impl WorkerInner {
                 }
                 core.attempts.remove(&(link, attempt));
             }
-            WorkerOutput::Save { host, membership } => self.store.save(&self.member.cluster, host, &membership),
+            WorkerOutput::Save(kept) => self.store.save(&self.member.cluster, &kept),
+            WorkerOutput::Side(output) => {
+                let inner = Arc::downgrade(self);
+                self.sides.perform(output, move |input| {
+                    if let Some(inner) = inner.upgrade() {
+                        inner.drive(WorkerInput::Side(input));
+                    }
+                });
+            }
             WorkerOutput::Report(report) => {
                 // Full: nobody reads, and reports are for people.
                 let _ = self.reports.try_send(report);

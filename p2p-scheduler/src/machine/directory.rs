@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use p2p_proto::board::message::{Hello, Offer};
 use p2p_proto::error::ProtoError;
-use p2p_proto::ids::{ClusterName, MachineKey, PeerName, ProcessKey, UserName};
+use p2p_proto::ids::{PeerName, ProcessKey, UserName};
 use p2p_proto::limits;
 use p2p_proto::trust::{Credentials, Verified};
 
@@ -35,17 +35,16 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Takes a hello in. Returns whether the peer is new.
+    /// Takes a hello in, if `verify` believes its credentials. Returns whether the peer is new.
     ///
     /// # Errors
     /// [`ProtoError::Untrusted`] when its credentials do not verify or its name claims another user.
     pub fn on_hello(
         &mut self,
         now: Now,
-        cluster: &ClusterName,
-        host: MachineKey,
         name: PeerName,
         hello: Hello,
+        verify: impl FnOnce(&Hello) -> Result<Verified, ProtoError>,
     ) -> Result<bool, ProtoError> {
         let ttl = Duration::from_secs(hello.ttl_s.into()).min(limits::HELLO_TTL_MAX);
         let until = now.at + ttl;
@@ -59,7 +58,7 @@ impl Directory {
             known.offer = hello.offer;
             return Ok(false);
         }
-        let verified = hello.credentials.verify(cluster, host, hello.role, hello.process, now.unix)?;
+        let verified = verify(&hello)?;
         if name.user() != verified.user.as_str() {
             return Err(ProtoError::Untrusted(format!("{name} is signed as {}", verified.user)));
         }
@@ -81,6 +80,14 @@ impl Directory {
             }
         }
         Some(peer)
+    }
+
+    /// Forgets all but these.
+    pub fn retain(&mut self, keep: impl Fn(&Present) -> bool) {
+        let gone = self.peers.iter().filter(|(_, peer)| !keep(peer)).map(|(process, _)| *process);
+        for process in gone.collect::<Vec<_>>() {
+            self.remove(process);
+        }
     }
 
     /// A peer that is present.

@@ -1,18 +1,28 @@
 //! The host: says who belongs to her cluster, and nothing else. No task and no data pass through her.
 //!
-//! She signs the first machine key that claims a listed name and refuses another one for the same name (T-01).
+//! She signs a machine's key for a listed user once the board has shown her that it is there by his login, or once she has approved it herself
+//! (T-02). Whom she takes off her list is named in her beats, so that all others let go of him (T-03).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod proofs;
+mod roster;
+mod turns;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use p2p_proto::board::message::{Admit, Beat, Claim, Deny, DenyReason};
-use p2p_proto::board::{BoardError, BoardEvent, Envelope, Line, Message};
-use p2p_proto::ids::{MachineKey, PeerName, ProcessKey, Role, UserName};
+use p2p_proto::board::message::{Admit, Beat, Claim, Deny, DenyReason, Prove, Summon};
+use p2p_proto::board::{BoardError, BoardEvent, Envelope, Line, Message, Sighting};
+use p2p_proto::error::ProtoError;
+use p2p_proto::ids::{Fingerprint, MachineKey, PeerName, ProcessKey, Role, UserName};
 use p2p_proto::limits;
 use p2p_proto::trust::{Membership, MembershipClaims, Signed, UnixTime};
 
+use self::proofs::{Claimed, Proofs};
+use self::roster::Roster;
+pub use self::roster::{HostKept, Removal};
 use super::directory::Directory;
 use super::rival::{Rival, Rivals};
+use super::side::{SideInput, SideOutput};
 use super::speaker::Speaker;
 use super::{Me, Now, Table, earliest};
 
@@ -21,11 +31,47 @@ const BEAT_PAUSE_PER_PEER: Duration = Duration::from_millis(50);
 /// A membership starts this long before it is signed, so that a clock a little behind accepts it at once.
 const BACKDATE_S: UnixTime = 60;
 
+/// How a host finds out whose a claimed key is (T-02).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdmitBy {
+    /// By the board's own login, seen in a side topic. Where the board cannot tell, by hand.
+    #[default]
+    Login,
+    /// She compares fingerprints with the user and says so.
+    Hand,
+}
+
+/// How a host hosts.
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    /// Who may belong besides herself.
+    pub users: Vec<UserName>,
+    /// How they get in.
+    pub admit: AdmitBy,
+    /// How long a signature of hers is good.
+    pub member_ttl: Duration,
+}
+
+impl HostConfig {
+    /// For these users, and otherwise as usual.
+    pub fn of(users: impl IntoIterator<Item = UserName>) -> Self {
+        Self { users: users.into_iter().collect(), admit: AdmitBy::default(), member_ttl: limits::MEMBERSHIP_TTL }
+    }
+}
+
 /// What reaches the host machine.
 #[derive(Debug)]
 pub enum HostInput {
     /// Something happened on the board.
     Board(BoardEvent),
+    /// Something happened in a side topic.
+    Side(SideInput),
+    /// Her list is now this one, herself left out. Who is no longer on it is removed.
+    Users(Vec<UserName>),
+    /// She has compared the fingerprint: this machine is his.
+    Approve(UserName, Fingerprint),
+    /// These machines of a user, or all of them, are not his any more.
+    Forget(UserName, Option<Fingerprint>),
     /// The moment of `wake_at`.
     Tick,
     /// She goes away.
@@ -37,7 +83,9 @@ pub enum HostInput {
 pub enum HostOutput {
     /// Say this on the board.
     Publish(Line),
-    /// Keep this binding of a user to his machine for the next start.
+    /// Do this in a side topic.
+    Side(SideOutput),
+    /// Keep for the next start that this machine is the user's.
     Bind {
         /// The user.
         user: UserName,
@@ -45,6 +93,22 @@ pub enum HostOutput {
         machine: MachineKey,
         /// Her counter after it.
         serial: u64,
+        /// Until when her signature is good.
+        until: UnixTime,
+    },
+    /// Keep for the next start that it is not. Its serial is her counter.
+    Unbind {
+        /// Whose it was.
+        user: UserName,
+        /// Which, and until when it is named.
+        removal: Removal,
+    },
+    /// Show her this claim until she has decided: `Approve` lets it in.
+    Pending {
+        /// Who he says he is.
+        user: UserName,
+        /// His machine.
+        machine: MachineKey,
     },
     /// Tell a person.
     Report(HostReport),
@@ -82,6 +146,31 @@ pub enum HostReport {
         /// Why.
         why: DenyReason,
     },
+    /// A key waits for her approval.
+    Asked {
+        /// Who he says he is.
+        name: PeerName,
+        /// His machine's key.
+        machine: MachineKey,
+        /// Why she is asked although the board should know; none where she wanted it so.
+        why: Option<String>,
+    },
+    /// In the side topic of a claimed key was not who should be there: somebody tries to get in under a false name.
+    Intruder {
+        /// What was claimed.
+        name: PeerName,
+        /// Which key.
+        machine: MachineKey,
+        /// What the board showed.
+        seen: String,
+    },
+    /// A machine was removed; links to it end as soon as this is heard.
+    Removed {
+        /// Whose.
+        user: UserName,
+        /// Which.
+        machine: MachineKey,
+    },
     /// A peer said that it leaves.
     Left(PeerName),
 }
@@ -91,8 +180,15 @@ pub enum HostReport {
 pub struct HostMachine {
     me: Me,
     listed: BTreeSet<UserName>,
-    bound: BTreeMap<UserName, MachineKey>,
-    serial: u64,
+    admit: AdmitBy,
+    member_ttl: Duration,
+    roster: Roster,
+    /// What she did with her roster before it was looked through for this start.
+    settled: bool,
+    proofs: Proofs,
+    approved: BTreeSet<(UserName, Fingerprint)>,
+    /// Claims that wait for her word.
+    pending: BTreeMap<UserName, VecDeque<Claimed>>,
     speaker: Speaker,
     /// The last signature for each process.
     signed: HashMap<ProcessKey, (MembershipClaims, Membership)>,
@@ -104,31 +200,26 @@ pub struct HostMachine {
 }
 
 impl HostMachine {
-    /// A host for the users in `listed` (she herself need not be), with the bindings and the serial kept from earlier.
-    pub fn new(
-        me: Me,
-        listed: impl IntoIterator<Item = UserName>,
-        bound: impl IntoIterator<Item = (UserName, MachineKey)>,
-        serial: u64,
-    ) -> Self {
-        let mut bound: BTreeMap<_, _> = bound.into_iter().collect();
-        // Her own name belongs to the machine that hosts.
-        bound.insert(me.user.clone(), me.identity.machine_key());
-        let mut listed: BTreeSet<_> = listed.into_iter().collect();
+    /// A host, with what an earlier start has kept.
+    pub fn new(me: Me, config: HostConfig, kept: HostKept) -> Self {
+        let mut roster = Roster::new(kept);
+        roster.add(&me.user, me.identity.machine_key());
+        let mut listed: BTreeSet<_> = config.users.into_iter().collect();
         listed.insert(me.user.clone());
-        let speaker = Speaker::new(me.name.clone());
-        let directory = Directory::default();
-        let signed = HashMap::new();
-        let rivals = Rivals::default();
         Self {
+            speaker: Speaker::new(me.name.clone()),
             me,
             listed,
-            bound,
-            serial,
-            speaker,
-            signed,
-            directory,
-            rivals,
+            admit: config.admit,
+            member_ttl: config.member_ttl,
+            roster,
+            settled: false,
+            proofs: Proofs::default(),
+            approved: BTreeSet::new(),
+            pending: BTreeMap::new(),
+            signed: HashMap::new(),
+            directory: Directory::default(),
+            rivals: Rivals::default(),
             up: false,
             beat_at: None,
             beaten_at: None,
@@ -138,8 +229,20 @@ impl HostMachine {
     /// Takes one input.
     pub fn handle(&mut self, now: Now, input: HostInput, out: &mut Vec<HostOutput>) {
         let mut lines = Vec::new();
+        if !std::mem::replace(&mut self.settled, true) {
+            self.roster.catch_up(now.unix);
+            self.remove_unlisted(now, out);
+        }
         match input {
             HostInput::Board(event) => self.on_board(now, event, &mut lines, out),
+            HostInput::Side(input) => self.on_side(now, input, &mut lines, out),
+            HostInput::Users(users) => {
+                self.listed = users.into_iter().collect();
+                self.listed.insert(self.me.user.clone());
+                self.remove_unlisted(now, out);
+            }
+            HostInput::Approve(user, key) => self.on_approve(now, user, key, &mut lines, out),
+            HostInput::Forget(user, key) => self.on_forget(now, &user, key.as_ref(), out),
             HostInput::Tick => {}
             HostInput::Leave => {
                 let beat = self.beat(now, true);
@@ -156,13 +259,19 @@ impl HostMachine {
             self.beaten_at = Some(now.at);
             self.beat_at = Some(now.at + limits::BEAT_INTERVAL);
         }
+        let mut sides = Vec::new();
+        for Claimed { claim, .. } in self.proofs.on_tick(now, &self.me, &mut sides) {
+            let deny = Deny { process: claim.keys.process, why: DenyReason::Unproven };
+            self.speaker.say_if_quiet(now, Message::Deny(deny), &mut lines);
+        }
+        out.extend(sides.into_iter().map(HostOutput::Side));
         self.speaker.on_tick(now, &mut lines);
         out.extend(lines.into_iter().map(HostOutput::Publish));
     }
 
     /// When to call with a tick.
     pub fn wake_at(&self) -> Option<Duration> {
-        earliest([self.beat_at.filter(|_| self.up), self.speaker.wake_at()])
+        earliest([self.beat_at.filter(|_| self.up), self.speaker.wake_at(), self.proofs.wake_at()])
     }
 
     /// What she holds of others, and may hold at most (I-07).
@@ -204,9 +313,22 @@ impl HostMachine {
     fn on_message(&mut self, now: Now, envelope: Envelope, lines: &mut Vec<Line>, out: &mut Vec<HostOutput>) {
         match envelope.message {
             Message::Claim(claim) => self.on_claim(now, envelope.from, claim, lines, out),
+            Message::Summon(summon) => self.on_summon(now, summon, out),
             Message::Hello(hello) => {
+                let process = hello.process;
                 let host = self.me.identity.machine_key();
-                let known = self.directory.on_hello(now, &self.me.cluster, host, envelope.from, hello);
+                let (cluster, roster) = (&self.me.cluster, &self.roster);
+                let known = self.directory.on_hello(now, envelope.from, hello, |hello| {
+                    let verified = hello.credentials.verify(cluster, host, hello.role, hello.process, now.unix)?;
+                    let belongs = roster.has(&verified.user, verified.keys.machine);
+                    let stranger = || ProtoError::Untrusted(format!("this machine of {} was removed", verified.user));
+                    belongs.then_some(verified.clone()).ok_or_else(stranger)
+                });
+                if known.is_ok() {
+                    let mut sides = Vec::new();
+                    self.proofs.on_hello(&self.me, process, &mut sides);
+                    out.extend(sides.into_iter().map(HostOutput::Side));
+                }
                 if known == Ok(true) {
                     self.beat_soon(now);
                 }
@@ -219,41 +341,206 @@ impl HostMachine {
     }
 
     fn on_claim(&mut self, now: Now, name: PeerName, claim: Claim, lines: &mut Vec<Line>, out: &mut Vec<HostOutput>) {
-        let process = claim.keys.process;
-        match self.judge(now, &name, &claim) {
-            Ok(()) => {
-                if let Some(membership) = self.signed_lately(now, &claim) {
-                    // Asked again, or heard again: anybody can repeat a line. The same answer costs no signature and no bookkeeping.
-                    self.speaker.say_if_quiet(now, Message::Admit(Admit { process, membership }), lines);
-                    return;
+        let (process, machine) = (claim.keys.process, claim.keys.machine);
+        if let Err(why) = self.judge(now, &name, &claim) {
+            return self.deny(now, name, process, why, lines, out);
+        }
+        let approved = (claim.user.clone(), Fingerprint::from(machine));
+        if self.roster.has(&claim.user, machine) || self.approved.remove(&approved) {
+            return self.sign(now, name, claim, lines, out);
+        }
+        if self.roster.is_full(&claim.user) {
+            return self.deny(now, name, process, DenyReason::TooManyMachines, lines, out);
+        }
+        let claimed = Claimed { name, claim };
+        match self.admit {
+            AdmitBy::Hand => self.ask(now, claimed, None, lines, out),
+            AdmitBy::Login => {
+                let mut sides = Vec::new();
+                if self.proofs.on_claim(now, &self.me, claimed, &mut sides) {
+                    let prove = Prove { process, host: self.me.identity.machine_key() };
+                    self.speaker.say_if_quiet(now, Message::Prove(prove), lines);
                 }
-                let first_time = self.bound.insert(claim.user.clone(), claim.keys.machine).is_none();
-                self.serial += 1;
-                let claims = MembershipClaims {
-                    host: self.me.identity.machine_key(),
-                    user: claim.user.clone(),
-                    machine: claim.keys.machine,
-                    serial: self.serial,
-                    from: now.unix.saturating_sub(BACKDATE_S),
-                    until: now.unix + limits::MEMBERSHIP_TTL.as_secs(),
-                };
-                let membership = Membership::sign(&self.me.identity, &self.me.cluster, &claims);
-                if self.signed.len() >= limits::DIRECTORY_PEERS {
-                    self.signed.clear();
-                }
-                self.signed.insert(process, (claims, membership.clone()));
-                self.speaker.say(now, Message::Admit(Admit { process, membership }), lines);
-                let (user, machine, serial) = (claim.user, claim.keys.machine, self.serial);
-                out.push(HostOutput::Bind { user, machine, serial });
-                out.push(HostOutput::Report(HostReport::Admitted { name, role: claim.role, first_time }));
-                self.beat_soon(now);
+                out.extend(sides.into_iter().map(HostOutput::Side));
             }
-            Err(why) => {
-                // Anybody can claim: what is refused must not take the board's share from what members wait for.
-                if self.speaker.say_if_quiet(now, Message::Deny(Deny { process, why }), lines) {
-                    out.push(HostOutput::Report(HostReport::Refused { name, why }));
+        }
+    }
+
+    fn on_side(&mut self, now: Now, input: SideInput, lines: &mut Vec<Line>, out: &mut Vec<HostOutput>) {
+        let (topic, sighting) = match input {
+            SideInput::Opened(topic) => {
+                if let Some(claimed) = self.proofs.on_opened(&topic) {
+                    let process = claimed.claim.keys.process;
+                    let prove = Prove { process, host: self.me.identity.machine_key() };
+                    self.speaker.say(now, Message::Prove(prove), lines);
                 }
+                return;
             }
+            SideInput::Seen(topic, sighting) => (topic, sighting),
+        };
+        let mut sides = Vec::new();
+        let claimed = self.proofs.on_seen(&topic, &mut sides);
+        out.extend(sides.into_iter().map(HostOutput::Side));
+        // He may have been taken off the list meanwhile.
+        let Some(claimed) = claimed.filter(|claimed| self.listed.contains(&claimed.claim.user)) else { return };
+        let seen = match sighting {
+            Sighting::Guest if self.roster.is_full(&claimed.claim.user) => return,
+            Sighting::Guest => {
+                let others = self.proofs.on_proved(&claimed.claim.user, claimed.claim.keys.machine);
+                for Claimed { name, claim } in std::iter::once(claimed).chain(others) {
+                    self.sign(now, name, claim, lines, out);
+                }
+                return;
+            }
+            Sighting::Unavailable(why) => return self.ask(now, claimed, Some(why), lines, out),
+            Sighting::Others(names) => names.join(", "),
+            Sighting::Odd(why) => why,
+        };
+        let Claimed { name, claim } = claimed;
+        let deny = Deny { process: claim.keys.process, why: DenyReason::Unproven };
+        self.speaker.say_if_quiet(now, Message::Deny(deny), lines);
+        out.push(HostOutput::Report(HostReport::Intruder { name, machine: claim.keys.machine, seen }));
+    }
+
+    /// A guest wants to see whose login is behind her key.
+    fn on_summon(&mut self, now: Now, summon: Summon, out: &mut Vec<HostOutput>) {
+        if summon.host == self.me.identity.machine_key() && self.listed.contains(&summon.user) {
+            let mut sides = Vec::new();
+            self.proofs.on_summon(now, &self.me, summon.user, summon.process, &mut sides);
+            out.extend(sides.into_iter().map(HostOutput::Side));
+        }
+    }
+
+    /// Lets a claim wait for her own word.
+    fn ask(
+        &mut self,
+        now: Now,
+        claimed: Claimed,
+        why: Option<String>,
+        lines: &mut Vec<Line>,
+        out: &mut Vec<HostOutput>,
+    ) {
+        let (process, machine) = (claimed.claim.keys.process, claimed.claim.keys.machine);
+        let queue = self.pending.entry(claimed.claim.user.clone()).or_default();
+        let known = queue.iter().any(|other| other.claim.keys.machine == machine);
+        queue.retain(|other| other.claim.keys.machine != machine);
+        if queue.len() >= limits::CLAIMS_WAITING {
+            queue.pop_front();
+        }
+        let (name, user) = (claimed.name.clone(), claimed.claim.user.clone());
+        queue.push_back(claimed);
+        if !known {
+            out.push(HostOutput::Pending { user, machine });
+            out.push(HostOutput::Report(HostReport::Asked { name, machine, why }));
+        }
+        let deny = Deny { process, why: DenyReason::AwaitsApproval };
+        self.speaker.say_if_quiet(now, Message::Deny(deny), lines);
+    }
+
+    fn on_approve(
+        &mut self,
+        now: Now,
+        user: UserName,
+        key: Fingerprint,
+        lines: &mut Vec<Line>,
+        out: &mut Vec<HostOutput>,
+    ) {
+        let queue = self.pending.get_mut(&user);
+        let claimed = queue.and_then(|queue| {
+            let at = queue.iter().position(|claimed| key.fits(claimed.claim.keys.machine))?;
+            queue.remove(at)
+        });
+        match claimed.filter(|_| self.listed.contains(&user)) {
+            Some(Claimed { name, claim }) => self.sign(now, name, claim, lines, out),
+            // It has not been claimed yet.
+            None if self.approved.len() < limits::DIRECTORY_PEERS => {
+                self.approved.insert((user, key));
+            }
+            None => {}
+        }
+    }
+
+    fn on_forget(&mut self, now: Now, user: &UserName, key: Option<&Fingerprint>, out: &mut Vec<HostOutput>) {
+        for machine in self.roster.machines(user) {
+            if key.is_none_or(|key| key.fits(machine)) && machine != self.me.identity.machine_key() {
+                self.remove(now, user, machine, out);
+            }
+        }
+        self.approved.retain(|(other, approved)| other != user || key.is_some_and(|key| key != approved));
+    }
+
+    /// Takes off the roster who is not on the list.
+    fn remove_unlisted(&mut self, now: Now, out: &mut Vec<HostOutput>) {
+        let gone: Vec<UserName> = self.roster.users().filter(|user| !self.listed.contains(*user)).cloned().collect();
+        for user in gone {
+            for machine in self.roster.machines(&user) {
+                self.remove(now, &user, machine, out);
+            }
+        }
+        let listed = &self.listed;
+        self.pending.retain(|user, _| listed.contains(user));
+        self.approved.retain(|(user, _)| listed.contains(user));
+        let mut sides = Vec::new();
+        for user in self.proofs.users() {
+            if !self.listed.contains(&user) {
+                self.proofs.forget(&self.me, &user, &mut sides);
+            }
+        }
+        out.extend(sides.into_iter().map(HostOutput::Side));
+    }
+
+    fn remove(&mut self, now: Now, user: &UserName, machine: MachineKey, out: &mut Vec<HostOutput>) {
+        let removal = self.roster.remove(user, machine, now.unix);
+        self.signed.retain(|_, (claims, _)| claims.machine != machine);
+        self.directory.retain(|peer| peer.verified.keys.machine != machine);
+        out.push(HostOutput::Unbind { user: user.clone(), removal });
+        out.push(HostOutput::Report(HostReport::Removed { user: user.clone(), machine }));
+        // Now, whatever was said just before: the others wait for this.
+        self.beat_at = Some(now.at);
+    }
+
+    /// Signs a claim, anew or as lately.
+    fn sign(&mut self, now: Now, name: PeerName, claim: Claim, lines: &mut Vec<Line>, out: &mut Vec<HostOutput>) {
+        let (process, machine) = (claim.keys.process, claim.keys.machine);
+        if let Some(membership) = self.signed_lately(now, &claim) {
+            // Asked again, or heard again: anybody can repeat a line. The same answer costs no signature and no bookkeeping.
+            self.speaker.say_if_quiet(now, Message::Admit(Admit { process, membership }), lines);
+            return;
+        }
+        let first_time = self.roster.add(&claim.user, machine);
+        let until = now.unix + self.member_ttl.as_secs();
+        let serial = self.roster.count(until);
+        let claims = MembershipClaims {
+            host: self.me.identity.machine_key(),
+            user: claim.user.clone(),
+            machine,
+            serial,
+            from: now.unix.saturating_sub(BACKDATE_S),
+            until,
+        };
+        let membership = Membership::sign(&self.me.identity, &self.me.cluster, &claims);
+        if self.signed.len() >= limits::DIRECTORY_PEERS {
+            self.signed.clear();
+        }
+        self.signed.insert(process, (claims, membership.clone()));
+        self.speaker.say(now, Message::Admit(Admit { process, membership }), lines);
+        out.push(HostOutput::Bind { user: claim.user, machine, serial, until });
+        out.push(HostOutput::Report(HostReport::Admitted { name, role: claim.role, first_time }));
+        self.beat_soon(now);
+    }
+
+    fn deny(
+        &mut self,
+        now: Now,
+        name: PeerName,
+        process: ProcessKey,
+        why: DenyReason,
+        lines: &mut Vec<Line>,
+        out: &mut Vec<HostOutput>,
+    ) {
+        // Anybody can claim: what is refused must not take the board's share from what members wait for.
+        if self.speaker.say_if_quiet(now, Message::Deny(Deny { process, why }), lines) {
+            out.push(HostOutput::Report(HostReport::Refused { name, why }));
         }
     }
 
@@ -262,7 +549,7 @@ impl HostMachine {
         let (claims, membership) = self.signed.get(&claim.keys.process)?;
         let same = claims.machine == claim.keys.machine && claims.user == claim.user;
         let left = claims.until.saturating_sub(now.unix);
-        let ttl = limits::MEMBERSHIP_TTL.as_secs();
+        let ttl = self.member_ttl.as_secs();
         // More than a whole life is left of what was signed while her clock was wrong: nobody may believe it for a long time.
         let fresh = left > ttl / 4 * 3 && left <= ttl;
         (same && fresh).then(|| membership.clone())
@@ -275,13 +562,7 @@ impl HostMachine {
         if !certified || name.user() != claim.user.as_str() {
             return Err(DenyReason::BadCertificate);
         }
-        if !self.listed.contains(&claim.user) {
-            return Err(DenyReason::NotListed);
-        }
-        match self.bound.get(&claim.user) {
-            Some(machine) if *machine != keys.machine => Err(DenyReason::OtherKey),
-            _ => Ok(()),
-        }
+        if self.listed.contains(&claim.user) { Ok(()) } else { Err(DenyReason::NotListed) }
     }
 
     fn on_bye(&mut self, now: Now, process: ProcessKey, out: &mut Vec<HostOutput>) {
@@ -326,10 +607,17 @@ impl HostMachine {
     }
 
     fn beat(&mut self, now: Now, leaving: bool) -> Signed {
-        let peers = self.peers(now);
-        let host = self.me.identity.machine_key();
-        let (since, rival, removals) = (self.rivals.since(now), self.rivals.take_named(), Vec::new());
-        let beat = Beat { host, peers, serial: self.serial, removals, time: now.unix, since, rival, leaving };
+        let beat = Beat {
+            host: self.me.identity.machine_key(),
+            peers: self.peers(now),
+            serial: self.roster.serial(),
+            removals: self.roster.removals(now.unix),
+            roster: Some(self.roster.digest()),
+            time: now.unix,
+            since: self.rivals.since(now),
+            rival: self.rivals.take_named(),
+            leaving,
+        };
         beat.sign(&self.me.identity, &self.me.cluster)
     }
 

@@ -11,6 +11,7 @@
 //! | [`worker`] | slots, credits, attempts, links to clients |
 //! | [`host`] | who belongs to the cluster |
 //! | [`admission`] | how a worker or client gets and keeps its membership |
+//! | [`side`] | what is done beside the cluster's topic, to see by whose login somebody is there |
 //! | [`directory`] | who is present, verified |
 //! | [`speaker`] | what a peer may say on the board, and how fast |
 #![deny(clippy::disallowed_methods)]
@@ -21,6 +22,7 @@ pub mod client;
 pub mod directory;
 pub mod host;
 mod rival;
+pub mod side;
 pub mod speaker;
 pub mod worker;
 

@@ -108,7 +108,8 @@ mod tests {
     /// One that names another process.
     fn beat_to(me: &Me, since: UnixTime, time: UnixTime, rival: Option<&Me>) -> Signed {
         let (host, rival) = (me.identity.machine_key(), rival.map(|rival| rival.name.clone()));
-        let beat = Beat { host, peers: 1, serial: 1, removals: Vec::new(), time, since, rival, leaving: false };
+        let beat =
+            Beat { host, peers: 1, serial: 1, removals: Vec::new(), roster: None, time, since, rival, leaving: false };
         beat.sign(&me.identity, &me.cluster)
     }
 

@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use event_listener::Event;
-use p2p_proto::board::{Board, BoardError, BoardEvent, Inbox, Line};
+use p2p_proto::board::{Board, BoardError, BoardEvent, Inbox, Line, Witness};
+use p2p_proto::ids::UserName;
 use p2p_proto::limits;
 
 use super::faults::{Faults, Mangler};
+use super::witness::{MemoryWitness, SideTopics};
 use crate::driver::lock;
 
 /// Where the boards of one process meet. Cheap to clone; all clones are the same hub.
 #[derive(Clone, Default)]
-pub struct MemoryHub(Arc<Mutex<HubState>>);
+pub struct MemoryHub(Arc<Mutex<HubState>>, Arc<SideTopics>);
 
 #[derive(Default)]
 struct HubState {
@@ -55,7 +57,18 @@ impl MemoryHub {
         Self::default()
     }
 
-    /// A place on `topic`; its first event is [`BoardEvent::Up`], unless the hub is down.
+    /// A place on `topic` by the login of `user`: the hub can show to others that it is his (T-02).
+    pub fn board_of(&self, topic: &str, user: &UserName) -> MemoryBoard {
+        let mut board = self.board(topic);
+        board.user = Some(user.clone());
+        board
+    }
+
+    pub(super) fn sides(&self) -> &SideTopics {
+        &self.1
+    }
+
+    /// A place on `topic`, by a login that the hub shows to nobody; its first event is [`BoardEvent::Up`], unless the hub is down.
     pub fn board(&self, topic: &str) -> MemoryBoard {
         let shared = Arc::new(Shared::default());
         let mut hub = lock(&self.0);
@@ -70,7 +83,7 @@ impl MemoryHub {
         let mine = Arc::clone(&shared);
         hub.places.insert(place, Place { topic, shared: mine, mangler, outbox: VecDeque::new() });
         drop(hub);
-        MemoryBoard { hub: self.clone(), place, shared }
+        MemoryBoard { hub: self.clone(), place, shared, user: None }
     }
 
     /// From now on, does this to the lines for each reader. Lines that were held back are lost.
@@ -148,6 +161,7 @@ pub struct MemoryBoard {
     hub: MemoryHub,
     place: u64,
     shared: Arc<Shared>,
+    user: Option<UserName>,
 }
 
 impl MemoryBoard {
@@ -188,6 +202,11 @@ impl Board for MemoryBoard {
             }
             news.await;
         }
+    }
+
+    fn witness(&self) -> Option<Arc<dyn Witness>> {
+        let user = self.user.clone()?;
+        Some(Arc::new(MemoryWitness { hub: self.hub.clone(), user }))
     }
 
     async fn close(&self) {

@@ -11,7 +11,7 @@ use p2p_proto::trust::Identity;
 use super::{MemoryHub, MemoryNet, MemoryTransport};
 use crate::driver::{entropy, lock};
 use crate::executor::Executor;
-use crate::{Client, Forgetful, Host, Member, Worker, WorkerOffer};
+use crate::{Client, Forgetful, Host, HostConfig, HostTrust, Member, Worker, WorkerOffer};
 
 /// A cluster on a board and links in memory: its host runs, workers and clients join as they are asked for.
 ///
@@ -34,7 +34,7 @@ pub struct Cluster {
     hub: MemoryHub,
     net: MemoryNet,
     host: Mutex<Option<Host>>,
-    /// One machine per user: a host knows no more.
+    /// One machine per user.
     machines: Mutex<BTreeMap<UserName, Identity>>,
 }
 
@@ -55,9 +55,10 @@ impl Cluster {
             user: owner.clone(),
             identity: identity.clone(),
             hostname: "memory".to_owned(),
+            trust: HostTrust::Login,
         };
-        let board = Arc::new(hub.board(&name.topic()));
-        let host = Host::open(&member, &users, board, Arc::new(Forgetful))?;
+        let board = Arc::new(hub.board_of(&name.topic(), &owner));
+        let host = Host::open(&member, HostConfig::of(users), board, Arc::new(Forgetful))?;
         let machines = Mutex::new(BTreeMap::from([(owner, identity)]));
         Ok(Self { name, hub, net: MemoryNet::new(), host: Mutex::new(Some(host)), machines })
     }
@@ -83,9 +84,10 @@ impl Cluster {
     ) -> io::Result<Worker> {
         let offer =
             WorkerOffer { offer: Offer { slots, ..Offer::default() }, allow: None, weights: Default::default() };
-        let board = Arc::new(self.hub.board(&self.name.topic()));
+        let member = self.member(user)?;
+        let board = Arc::new(self.hub.board_of(&self.name.topic(), &member.user));
         let transport = Arc::new(transport.clone());
-        Worker::join(&self.member(user)?, offer, Arc::new(executor), board, transport, Arc::new(Forgetful))
+        Worker::join(&member, offer, Arc::new(executor), board, transport, Arc::new(Forgetful))
     }
 
     /// A client of `user`.
@@ -93,8 +95,9 @@ impl Cluster {
     /// # Errors
     /// As [`Client::join`].
     pub fn client(&self, user: &str) -> io::Result<Client> {
-        let board = Arc::new(self.hub.board(&self.name.topic()));
-        Client::join(&self.member(user)?, board, Arc::new(self.net.transport()), Arc::new(Forgetful))
+        let member = self.member(user)?;
+        let board = Arc::new(self.hub.board_of(&self.name.topic(), &member.user));
+        Client::join(&member, board, Arc::new(self.net.transport()), Arc::new(Forgetful))
     }
 
     /// A client of `user` that waits so long for a link without a connection.
@@ -102,9 +105,10 @@ impl Cluster {
     /// # Errors
     /// As [`Client::join`].
     pub fn client_with_grace(&self, user: &str, grace: std::time::Duration) -> io::Result<Client> {
-        let board = Arc::new(self.hub.board(&self.name.topic()));
+        let member = self.member(user)?;
+        let board = Arc::new(self.hub.board_of(&self.name.topic(), &member.user));
         let transport = Arc::new(self.net.transport());
-        Client::join_with_grace(&self.member(user)?, board, transport, Arc::new(Forgetful), grace)
+        Client::join_with_grace(&member, board, transport, Arc::new(Forgetful), grace)
     }
 
     /// What a process of `user` joins with; each user has one machine.
@@ -122,7 +126,8 @@ impl Cluster {
                 identity
             }
         };
-        Ok(Member { cluster: self.name.clone(), user, identity, hostname: "memory".to_owned() })
+        let (cluster, hostname) = (self.name.clone(), "memory".to_owned());
+        Ok(Member { cluster, user, identity, hostname, trust: HostTrust::Login })
     }
 
     /// The board that all of them are on.

@@ -18,6 +18,7 @@ mod board;
 mod cluster;
 mod faults;
 mod link;
+mod witness;
 
 pub use board::{MemoryBoard, MemoryHub};
 pub use cluster::Cluster;

@@ -14,7 +14,9 @@ use p2p_scheduler::machine::client::{ClientInput, ClientMachine};
 use p2p_scheduler::machine::host::{HostInput, HostMachine, HostOutput, HostReport};
 use p2p_scheduler::machine::{Me, Now};
 use p2p_scheduler::memory::Cluster;
-use p2p_scheduler::{Client, ClientReport, Functions, Task, TrustStore};
+use p2p_scheduler::{
+    Client, ClientReport, Functions, HostConfig, HostKept, HostTrust, MemberKept, Removal, Task, TrustStore,
+};
 
 use crate::{memory, run};
 
@@ -115,12 +117,18 @@ impl Machines {
     fn new() -> Self {
         let identity = Identity::from_secret(&[1; 32]);
         let carol = Signer::new("carol", 5, &identity);
+        let carol_again = carol.clone();
         let [bob, dave, mallory] =
             [("bob", 2), ("dave", 3), ("mallory", 4)].map(|(user, secret)| Signer::new(user, secret, &identity));
-        let (key, membership) = (Some(identity.machine_key()), Some(carol.membership));
-        let client = ClientMachine::new(me("carol", Role::Client, carol.identity), NOW, key, membership, [6; 32]);
+        let key = identity.machine_key();
+        let kept = MemberKept { host: Some(key), membership: Some(carol.membership), ..MemberKept::default() };
+        let me_carol = me("carol", Role::Client, carol.identity.clone());
+        let client = ClientMachine::new(me_carol, NOW, HostTrust::Login, kept, [6; 32]);
+        let signers = [("bob", &bob), ("carol", &carol_again), ("dave", &dave), ("mallory", &mallory)];
+        let members = signers.map(|(user, signer)| (user.parse().unwrap(), signer.identity.machine_key())).to_vec();
         let listed = ["bob", "carol", "dave", "mallory"].map(|user| user.parse().unwrap());
-        let host = HostMachine::new(me("alice", Role::Host, identity), listed, [], 1);
+        let kept = HostKept { members, ..HostKept::default() };
+        let host = HostMachine::new(me("alice", Role::Host, identity), HostConfig::of(listed), kept);
         let mut machines = Self { client, host, bob, dave, mallory };
         machines.hear(&BoardEvent::Up);
         machines
@@ -260,16 +268,18 @@ fn a_hello_counts_for_its_time_whatever_it_says() {
 struct Kept(Mutex<Option<Membership>>);
 
 impl TrustStore for Kept {
-    fn load(&self, _: &ClusterName) -> (Option<MachineKey>, Option<Membership>) {
-        (None, None)
+    fn load(&self, _: &ClusterName) -> MemberKept {
+        MemberKept::default()
     }
-    fn save(&self, _: &ClusterName, _: MachineKey, membership: &Membership) {
-        *self.0.lock().unwrap() = Some(membership.clone());
+    fn save(&self, _: &ClusterName, kept: &MemberKept) {
+        self.0.lock().unwrap().clone_from(&kept.membership);
     }
-    fn load_bindings(&self, _: &ClusterName) -> (Vec<(UserName, MachineKey)>, u64) {
-        (Vec::new(), 0)
+    fn load_roster(&self, _: &ClusterName) -> HostKept {
+        HostKept::default()
     }
-    fn bind(&self, _: &ClusterName, _: &UserName, _: MachineKey, _: u64) {}
+    fn bind(&self, _: &ClusterName, _: &UserName, _: MachineKey, _: u64, _: u64) {}
+    fn unbind(&self, _: &ClusterName, _: &UserName, _: Removal) {}
+    fn pend(&self, _: &ClusterName, _: &UserName, _: MachineKey) {}
 }
 
 async fn echoes(client: &Client, runtime: &str) {
@@ -293,7 +303,7 @@ fn tasks_go_on_while_the_board_is_flooded_and_newcomers_are_believed_afterwards(
         let member = cluster.member("mallory").unwrap();
         let topic = member.cluster.topic();
         let kept = Arc::new(Kept::default());
-        let board = Arc::new(cluster.hub().board(&topic));
+        let board = Arc::new(cluster.hub().board_of(&topic, &member.user));
         let store = Arc::clone(&kept) as Arc<dyn TrustStore>;
         let mallory = Client::join(&member, board, Arc::new(cluster.net().transport()), store).unwrap();
         while !matches!(mallory.report().await, Some(ClientReport::Admission(AdmissionEvent::Admitted { .. }))) {}

@@ -11,11 +11,11 @@ use p2p_proto::link::setup::{Answer, Call};
 use p2p_proto::link::{Hints, LinkPath, TransitKey};
 use p2p_proto::task::TaskSpec;
 use p2p_proto::trust::{Credentials, Identity, Membership, MembershipClaims, ProcessCertificate, ProcessSecret};
-use p2p_scheduler::ConnectionId;
 use p2p_scheduler::machine::client::{ClientInput, ClientMachine, ClientOutput};
 use p2p_scheduler::machine::speaker::Speaker;
 use p2p_scheduler::machine::worker::{WorkerInput, WorkerMachine, WorkerOffer, WorkerOutput};
 use p2p_scheduler::machine::{Me, Now};
+use p2p_scheduler::{ConnectionId, HostTrust, MemberKept};
 
 const CLUSTER: &str = "alice/friends";
 const UNIX: u64 = 1_800_000_000;
@@ -61,6 +61,10 @@ fn credentials(me: &Me) -> Credentials {
     Credentials { membership: membership(me), certificate }
 }
 
+fn kept(me: &Me) -> MemberKept {
+    MemberKept { host: Some(host().machine_key()), membership: Some(membership(me)), ..MemberKept::default() }
+}
+
 fn line(from: &Me, message: Message) -> BoardEvent {
     let envelope = Envelope { from: from.name.clone(), sequence: 1, time: UNIX, message };
     BoardEvent::Line(Line::encode(&envelope).unwrap())
@@ -77,10 +81,10 @@ struct Called {
 impl Called {
     fn new() -> Self {
         let bob = me("bob", 2, Role::Worker, 0);
-        let (keys, key, membership) = (bob.keys(), Some(host().machine_key()), Some(membership(&bob)));
+        let (keys, kept) = (bob.keys(), kept(&bob));
         let offer =
             WorkerOffer { offer: Offer { slots: 1, ..Offer::default() }, allow: None, weights: Default::default() };
-        let mut machine = WorkerMachine::new(bob, offer, now(Duration::ZERO), key, membership, [3; 32]);
+        let mut machine = WorkerMachine::new(bob, offer, now(Duration::ZERO), HostTrust::Login, kept, [3; 32]);
         machine.handle(now(Duration::ZERO), WorkerInput::Board(BoardEvent::Up), &mut Vec::new());
         Self { machine, keys, at: Duration::ZERO, calls: 0 }
     }
@@ -188,8 +192,8 @@ fn a_member_begins_set_ups_so_fast_and_no_faster() {
 /// A client who knows so many workers with one slot each, and has more tasks than these.
 fn client(workers: u32) -> (ClientMachine, Vec<ClientOutput>) {
     let carol = me("carol", 4, Role::Client, 0);
-    let (key, kept) = (Some(host().machine_key()), Some(membership(&carol)));
-    let mut machine = ClientMachine::new(carol, now(Duration::ZERO), key, kept, [6; 32]);
+    let kept = kept(&carol);
+    let mut machine = ClientMachine::new(carol, now(Duration::ZERO), HostTrust::Login, kept, [6; 32]);
     let mut out = Vec::new();
     machine.handle(now(Duration::ZERO), ClientInput::Board(BoardEvent::Up), &mut out);
     for number in 1..=workers {

@@ -228,7 +228,7 @@ fn a_worker_that_keeps_no_window_loses_its_link_and_its_tasks_run_elsewhere() {
                 &member,
                 WorkerOffer { offer, allow: None, weights: Default::default() },
                 Arc::new(functions),
-                Arc::new(cluster.hub().board(&member.cluster.topic())),
+                Arc::new(cluster.hub().board_of(&member.cluster.topic(), &member.user)),
                 Arc::new(Unbridled { net: cluster.net().clone(), flood }),
                 Arc::new(Forgetful),
             )

@@ -33,7 +33,7 @@ fn line(world: &World, from: Peer, message: Message) -> Line {
 /// Message 1 of `client` to `worker`, made as its machine would, with this counter.
 fn connect(world: &World, client: Peer, worker: Peer, setup: u64) -> Connect {
     let me = world.me_of(client);
-    let (_, membership) = world.kept(client);
+    let membership = &world.kept(client).membership;
     let credentials = me.credentials(membership.as_ref().unwrap(), world.now());
     let callee = world.me_of(worker).keys();
     let parties = Parties { cluster: CLUSTER.parse().unwrap(), caller: me.keys(), callee };
@@ -195,7 +195,7 @@ fn a_stranger_is_refused() {
     let stranger = elsewhere.client("mallory");
     elsewhere.run_for(SOON);
     let me = elsewhere.me_of(stranger).clone();
-    let credentials = me.credentials(elsewhere.kept(stranger).1.as_ref().unwrap(), world.now());
+    let credentials = me.credentials(elsewhere.kept(stranger).membership.as_ref().unwrap(), world.now());
     let callee = world.me_of(worker).keys();
     let parties = Parties { cluster: CLUSTER.parse().unwrap(), caller: me.keys(), callee };
     let call = Call { credentials, epoch: 1, link: SetupId(1), setup: SetupId(1), hints: Hints::default() };

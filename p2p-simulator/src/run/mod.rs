@@ -237,8 +237,8 @@ impl<'a> Run<'a> {
         }
         let peer = match seat {
             Seat::Host => {
-                let (bound, serial) = before.map_or((Vec::new(), 0), |before| self.world.bound(before));
-                self.world.host_with(&LISTED, &bound, serial)
+                let kept = before.map(|before| self.world.roster(before)).unwrap_or_default();
+                self.world.host_with(&LISTED, kept)
             }
             Seat::Worker(index) => {
                 let offer = self.offer(index);

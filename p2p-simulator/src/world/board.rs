@@ -258,12 +258,15 @@ impl World {
 /// Whether a process in this role does something with such a line.
 fn listens(role: Role, process: ProcessKey, message: &Message) -> bool {
     match message {
+        // To a worker a hello matters only where a membership is renewed.
         Message::Hello(_) | Message::Bye(_) => role != Role::Worker,
         Message::Seek(_) => role != Role::Client,
         Message::Beat(_) => role != Role::Host,
         Message::Claim(_) => role == Role::Host,
         Message::Admit(admit) => admit.process == process,
         Message::Deny(deny) => deny.process == process,
+        Message::Prove(prove) => prove.process == process,
+        Message::Summon(_) => role == Role::Host,
         Message::Connect(connect) => connect.callee.process == process,
         Message::Ready(ready) => ready.caller == process,
         Message::Refuse(refuse) => refuse.caller == process,
@@ -285,6 +288,8 @@ fn words(line: &Line) -> String {
                 Message::Claim(claim) => format!("claim of {}", claim.user),
                 Message::Admit(_) => "admit".to_owned(),
                 Message::Deny(deny) => format!("deny {:?}", deny.why),
+                Message::Prove(_) => "prove".to_owned(),
+                Message::Summon(summon) => format!("summon to {}", summon.user),
                 Message::Connect(connect) => format!("connect {}", connect.setup.0),
                 Message::Ready(ready) => format!("ready {}", ready.setup.0),
                 Message::Refuse(refuse) => format!("refuse {} {:?}", refuse.setup.0, refuse.why),

@@ -72,11 +72,22 @@ impl World {
         for output in out {
             match output {
                 HostOutput::Publish(line) => self.publish(peer, line),
-                HostOutput::Bind { user, machine, serial } => {
-                    self.places[peer].bound.retain(|(other, _)| *other != user);
-                    self.places[peer].bound.push((user, machine));
-                    self.places[peer].serial = serial;
+                HostOutput::Bind { user, machine, serial, until } => {
+                    let kept = &mut self.places[peer].roster;
+                    kept.members.retain(|(_, other)| *other != machine);
+                    kept.members.push((user, machine));
+                    kept.serial = serial;
+                    kept.until = kept.until.max(until);
                 }
+                HostOutput::Unbind { removal, .. } => {
+                    let kept = &mut self.places[peer].roster;
+                    kept.members.retain(|(_, other)| *other != removal.machine);
+                    kept.removals.retain(|other| other.machine != removal.machine);
+                    kept.removals.push(removal);
+                    kept.serial = removal.serial;
+                }
+                HostOutput::Pending { .. } => {}
+                HostOutput::Side(output) => self.side(peer, output),
                 HostOutput::Report(report) => self.places[peer].host_reports.push(report),
             }
         }
@@ -138,7 +149,8 @@ impl World {
                     self.note(peer, || format!("stops {attempt:?} of link {}", link.0));
                     self.stop_attempt((peer, link), attempt);
                 }
-                WorkerOutput::Save { host, membership } => self.places[peer].kept = (Some(host), Some(membership)),
+                WorkerOutput::Save(kept) => self.places[peer].kept = kept,
+                WorkerOutput::Side(output) => self.side(peer, output),
                 WorkerOutput::Report(report) => {
                     self.note(peer, || format!("reports {report:?}"));
                     self.places[peer].worker_reports.push(report);
@@ -218,7 +230,8 @@ impl World {
                 | ClientOutput::Withdraw { .. }
                 | ClientOutput::Started { .. }
                 | ClientOutput::Note { .. } => {}
-                ClientOutput::Save { host, membership } => self.places[peer].kept = (Some(host), Some(membership)),
+                ClientOutput::Save(kept) => self.places[peer].kept = kept,
+                ClientOutput::Side(output) => self.side(peer, output),
                 ClientOutput::Report(report) => {
                     self.note(peer, || format!("reports {report:?}"));
                     self.places[peer].client_reports.push(report);

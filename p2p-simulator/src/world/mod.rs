@@ -11,6 +11,7 @@
 //! | `executor` | attempts at work |
 //! | `promises` | what is due of whom by when, and how many lines are enough |
 //! | `effects` | inputs into machines, and what becomes of their outputs |
+//! | `sides` | side topics, where the board shows by whose login somebody is there |
 //! | `scenario` | what tests ask a world |
 
 mod audit;
@@ -21,6 +22,7 @@ mod links;
 mod place;
 mod promises;
 mod scenario;
+mod sides;
 mod wires;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +33,7 @@ use p2p_proto::ids::{AttemptId, TaskId};
 use p2p_proto::link::LinkError;
 use p2p_proto::task::Ended;
 use p2p_scheduler::machine::Now;
+use p2p_scheduler::machine::side::SideInput;
 use p2p_scheduler::{ConnectionId, LinkId};
 
 use self::board::Board;
@@ -41,6 +44,7 @@ use self::links::Links;
 use self::place::Place;
 pub use self::place::{Machine, offer};
 use self::promises::Promises;
+use self::sides::Sides;
 use self::wires::Wires;
 use crate::dice::Dice;
 use crate::ledger::{Ledger, Violation};
@@ -72,6 +76,7 @@ enum Happening {
     Record(usize, Plug, Vec<u8>),
     Ended(End, AttemptId, Ended),
     NobodyCame([u8; 32]),
+    Side(Peer, SideInput),
     /// What runs there ends its process.
     Poisoned(Peer),
 }
@@ -86,6 +91,7 @@ impl Happening {
             | Self::ClosedAnyway((peer, _))
             | Self::Disconnected((peer, _), _)
             | Self::Record(_, (peer, _), _)
+            | Self::Side(peer, _)
             | Self::Ended((peer, _), ..) => Some(*peer),
             Self::NobodyCame(_) => None,
         }
@@ -127,6 +133,7 @@ pub struct World {
     wires: Wires,
     links: Links,
     executor: Executor,
+    sides: Sides,
     promises: Promises,
     /// Chance that changes nothing: when a machine is asked whether it forgot something.
     probes: Dice,
@@ -162,6 +169,7 @@ impl World {
             wires: Wires::default(),
             links: Links::default(),
             executor: Executor::default(),
+            sides: Sides::default(),
             promises: Promises::default(),
             probes: Dice::new(!seed),
             next_task: 0,
@@ -229,6 +237,7 @@ impl World {
             Happening::ClosedAnyway(plug) => self.on_closed_anyway(plug),
             Happening::Record(wire, plug, bytes) => self.on_record(wire, plug, &bytes),
             Happening::Ended(end, attempt, ended) => self.on_ended(end, attempt, ended),
+            Happening::Side(peer, input) => self.on_side(peer, input),
             Happening::NobodyCame(key) => self.on_nobody_came(key),
             Happening::Poisoned(peer) => {
                 if self.is_alive(peer) {

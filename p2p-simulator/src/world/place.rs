@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use p2p_proto::board::BoardEvent;
 use p2p_proto::board::message::Offer;
-use p2p_proto::ids::{MachineKey, PeerName, Role, UserName};
+use p2p_proto::ids::{PeerName, Role, UserName};
 use p2p_proto::link::LinkError;
-use p2p_proto::trust::{Identity, Membership, ProcessSecret};
+use p2p_proto::trust::{Identity, ProcessSecret};
 use p2p_scheduler::machine::Me;
 use p2p_scheduler::machine::client::{ClientMachine, ClientReport};
 use p2p_scheduler::machine::host::{HostMachine, HostReport};
 use p2p_scheduler::machine::worker::{WorkerMachine, WorkerOffer, WorkerReport};
 use p2p_scheduler::memory::{Faults, Mangler};
+use p2p_scheduler::{HostConfig, HostKept, HostTrust, MemberKept};
 
 use super::{CLUSTER, Happening, Peer, World};
 
@@ -55,15 +56,16 @@ pub(super) struct Place {
     pub(super) offer: Option<WorkerOffer>,
     pub(super) draining: bool,
     pub(super) drained: bool,
-    pub(super) kept: (Option<MachineKey>, Option<Membership>),
-    /// Of a host: whom she has bound, and her counter.
-    pub(super) bound: Vec<(UserName, MachineKey)>,
-    pub(super) serial: u64,
+    pub(super) kept: MemberKept,
+    /// Of a host: what she has kept.
+    pub(super) roster: HostKept,
     /// Lines that it said.
     pub(super) lines: u64,
     pub(super) worker_reports: Vec<WorkerReport>,
     pub(super) client_reports: Vec<ClientReport>,
     pub(super) host_reports: Vec<HostReport>,
+    /// Whose account it uses on the board.
+    pub(super) login: UserName,
 }
 
 impl Place {
@@ -98,13 +100,15 @@ impl World {
 
     /// From now on `user` sits at another machine.
     pub fn new_machine(&mut self, user: &str) {
-        let fresh = 100 + u8::try_from(self.machines.len()).unwrap_or_default();
-        self.machines.insert(user.to_owned(), [fresh; 32]);
+        let mut fresh = [100; 32];
+        fresh[..8].copy_from_slice(&(self.places.len() as u64).to_be_bytes());
+        self.machines.insert(user.to_owned(), fresh);
     }
 
     fn place(&mut self, machine: Machine, me: Me, offer: Option<WorkerOffer>, skew_s: i64) -> Peer {
-        let peer = self.places.len();
+        let (peer, login) = (self.places.len(), me.user.clone());
         self.places.push(Place {
+            login,
             machine,
             me,
             mangler: Mangler::new(Faults::default(), 0),
@@ -119,9 +123,8 @@ impl World {
             offer,
             draining: false,
             drained: false,
-            kept: (None, None),
-            bound: Vec::new(),
-            serial: 0,
+            kept: MemberKept::default(),
+            roster: HostKept::default(),
             lines: 0,
             worker_reports: Vec::new(),
             client_reports: Vec::new(),
@@ -138,22 +141,32 @@ impl World {
 
     /// A host who lists these users.
     pub fn host(&mut self, listed: &[&str]) -> Peer {
-        self.host_with(listed, &[], 0)
+        self.host_with(listed, HostKept::default())
     }
 
     /// The same with what an earlier start of hers has kept.
-    pub fn host_with(&mut self, listed: &[&str], bound: &[(UserName, MachineKey)], serial: u64) -> Peer {
-        let me = self.me("alice", Role::Host);
+    pub fn host_with(&mut self, listed: &[&str], kept: HostKept) -> Peer {
         let users = listed.iter().map(|user| user.parse().unwrap_or_else(|fault| panic!("{user} is no user: {fault}")));
-        let machine = HostMachine::new(me.clone(), users, bound.iter().cloned(), serial);
+        self.host_as(HostConfig::of(users), kept)
+    }
+
+    /// The same, as she wants it.
+    pub fn host_as(&mut self, config: HostConfig, kept: HostKept) -> Peer {
+        let me = self.me("alice", Role::Host);
+        let machine = HostMachine::new(me.clone(), config, kept.clone());
         let peer = self.place(Machine::Host(Box::new(machine)), me, None, 0);
-        (self.places[peer].bound, self.places[peer].serial) = (bound.to_vec(), serial);
+        self.places[peer].roster = kept;
         peer
     }
 
+    /// The board knows this process as another user than it says.
+    pub fn log_in_as(&mut self, peer: Peer, user: &str) {
+        self.places[peer].login = user.parse().unwrap_or_else(|fault| panic!("{user} is no user: {fault}"));
+    }
+
     /// What a host has kept for her next start.
-    pub fn bound(&self, host: Peer) -> (Vec<(UserName, MachineKey)>, u64) {
-        (self.places[host].bound.clone(), self.places[host].serial)
+    pub fn roster(&self, host: Peer) -> HostKept {
+        self.places[host].roster.clone()
     }
 
     /// A worker with so many slots for the runtime `r`.
@@ -163,14 +176,18 @@ impl World {
 
     /// A worker that starts with what the process `before` has kept.
     pub fn worker_with(&mut self, user: &str, offer: WorkerOffer, before: Option<Peer>) -> Peer {
+        self.worker_trusting(user, offer, before, HostTrust::Login)
+    }
+
+    /// The same, of a machine that finds out in this way who the host is.
+    pub fn worker_trusting(&mut self, user: &str, offer: WorkerOffer, before: Option<Peer>, trust: HostTrust) -> Peer {
         let me = self.me(user, Role::Worker);
-        let (host, membership) = before.map_or((None, None), |before| self.places[before].kept.clone());
+        let kept = before.map_or_else(MemberKept::default, |before| self.places[before].kept.clone());
         let skew_s = before.map_or(0, |before| self.places[before].skew_s);
         let seed = self.dice.bytes();
         let mut now = self.now();
         now.unix = now.unix.saturating_add_signed(skew_s);
-        let kept = (host, membership.clone());
-        let machine = WorkerMachine::new(me.clone(), offer.clone(), now, host, membership, seed);
+        let machine = WorkerMachine::new(me.clone(), offer.clone(), now, trust, kept.clone(), seed);
         let peer = self.place(Machine::Worker(Box::new(machine)), me, Some(offer), skew_s);
         self.places[peer].kept = kept;
         peer
@@ -183,14 +200,18 @@ impl World {
 
     /// A client that starts with what the process `before` has kept.
     pub fn client_with(&mut self, user: &str, before: Option<Peer>) -> Peer {
-        let me = self.me(user, Role::Client);
-        let (host, membership) = before.map_or((None, None), |before| self.places[before].kept.clone());
+        let kept = before.map_or_else(MemberKept::default, |before| self.places[before].kept.clone());
         let skew_s = before.map_or(0, |before| self.places[before].skew_s);
+        self.client_keeping(user, kept, skew_s)
+    }
+
+    /// A client that starts with this.
+    pub fn client_keeping(&mut self, user: &str, kept: MemberKept, skew_s: i64) -> Peer {
+        let me = self.me(user, Role::Client);
         let seed = self.dice.bytes();
         let mut now = self.now();
         now.unix = now.unix.saturating_add_signed(skew_s);
-        let kept = (host, membership.clone());
-        let machine = ClientMachine::new(me.clone(), now, host, membership, seed);
+        let machine = ClientMachine::new(me.clone(), now, HostTrust::Login, kept.clone(), seed);
         let peer = self.place(Machine::Client(Box::new(machine)), me, None, skew_s);
         self.places[peer].kept = kept;
         peer
@@ -243,6 +264,7 @@ impl World {
         self.rewake(peer);
         self.forget_connections(peer);
         self.forget_links(peer);
+        self.forget_sides(peer);
         self.ledger.on_client_gone(peer);
         let (waited, ran) = self.executor.on_gone(peer);
         waited.into_iter().for_each(|task| self.ledger.on_unstaged(task));

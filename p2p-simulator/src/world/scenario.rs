@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use p2p_proto::board::{BoardEvent, Line};
-use p2p_proto::ids::{AttemptId, MachineKey, TaskId};
+use p2p_proto::ids::{AttemptId, TaskId};
 use p2p_proto::link::ToWorker;
 use p2p_proto::task::TaskSpec;
-use p2p_proto::trust::Membership;
 use p2p_scheduler::machine::Me;
 use p2p_scheduler::machine::client::{ClientInput, ClientMachine, ClientReport};
 use p2p_scheduler::machine::host::HostReport;
 use p2p_scheduler::machine::worker::{WorkerInput, WorkerMachine, WorkerOffer, WorkerReport};
-use p2p_scheduler::{LinkId, Outcome, Waiting};
+use p2p_scheduler::{LinkId, MemberKept, Outcome, Waiting};
 
 use super::executor::label;
 use super::{Happening, Machine, Peer, World};
@@ -97,7 +96,7 @@ impl World {
     }
 
     /// What a process has kept for its next start.
-    pub fn kept(&self, peer: Peer) -> &(Option<MachineKey>, Option<Membership>) {
+    pub fn kept(&self, peer: Peer) -> &MemberKept {
         &self.places[peer].kept
     }
 

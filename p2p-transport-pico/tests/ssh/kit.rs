@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_std::future::timeout;
 use p2p_proto::board::{Board, BoardEvent, Envelope, Line, Message};
 use p2p_proto::ids::{PeerName, ProcessKey};
-use p2p_transport_pico::{Agent, PicoBoard, PicoConfig, Prompt};
+use p2p_transport_pico::{Agent, PicoConfig, Prompt};
 
 /// No test takes this long unless something is broken.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
@@ -54,12 +54,12 @@ pub(crate) fn line(number: u64) -> Line {
     Line::encode(&Envelope { from, sequence: number, time: 0, message }).unwrap()
 }
 
-pub(crate) async fn next(board: &PicoBoard) -> BoardEvent {
+pub(crate) async fn next(board: &impl Board) -> BoardEvent {
     timeout(DEADLINE, board.next()).await.expect("the board said nothing until the deadline")
 }
 
 /// Reads on until an event is as wanted.
-pub(crate) async fn until(board: &PicoBoard, wanted: impl Fn(&BoardEvent) -> bool) -> BoardEvent {
+pub(crate) async fn until(board: &impl Board, wanted: impl Fn(&BoardEvent) -> bool) -> BoardEvent {
     let mut passed = Vec::new();
     let search = async {
         loop {
@@ -75,7 +75,7 @@ pub(crate) async fn until(board: &PicoBoard, wanted: impl Fn(&BoardEvent) -> boo
     found.unwrap_or_else(|_| panic!("the event did not come; others did: {passed:?}"))
 }
 
-pub(crate) async fn until_up(board: &PicoBoard) {
+pub(crate) async fn until_up(board: &impl Board) {
     until(board, |event| *event == BoardEvent::Up).await;
 }
 

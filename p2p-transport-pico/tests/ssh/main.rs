@@ -11,5 +11,6 @@ mod members;
 mod quirks;
 mod relay;
 mod server;
+mod sides;
 mod site;
 mod sshd;

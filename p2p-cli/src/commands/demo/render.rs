@@ -124,7 +124,7 @@ async fn tiles(
                 patience.reset();
             }
             report = futures::FutureExt::fuse(client.report()) => if let Some(report) = report {
-                say_report(&report);
+                say_report(&report, client);
             },
             () = futures::FutureExt::fuse(async_std::task::sleep(patience.next_look())) => patience.look(client.waiting())?,
         }

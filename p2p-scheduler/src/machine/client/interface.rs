@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use p2p_proto::board::{BoardError, BoardEvent, Line};
-use p2p_proto::ids::{AttemptId, MachineKey, PeerName, TaskId};
+use p2p_proto::ids::{AttemptId, PeerName, TaskId};
 use p2p_proto::link::item::{Finished, Open};
 use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, ToClient, ToWorker};
 use p2p_proto::task::{Content, Ended, TaskSpec};
-use p2p_proto::trust::Membership;
 
-use super::super::admission::AdmissionEvent;
+use super::super::admission::{AdmissionEvent, MemberKept};
+use super::super::side::{SideInput, SideOutput};
 use crate::{ConnectionId, LinkId};
 
 /// What reaches the client machine.
@@ -17,6 +17,8 @@ use crate::{ConnectionId, LinkId};
 pub enum ClientInput {
     /// Something happened on the board.
     Board(BoardEvent),
+    /// Something happened in a side topic.
+    Side(SideInput),
     /// The answer to [`ClientOutput::Prepare`].
     Prepared {
         /// Which set-up.
@@ -128,13 +130,10 @@ pub enum ClientOutput {
     },
     /// The task's one outcome.
     Outcome(TaskId, Outcome),
-    /// Keep these for the next start.
-    Save {
-        /// The host's key.
-        host: MachineKey,
-        /// Her word.
-        membership: Membership,
-    },
+    /// Do this in a side topic.
+    Side(SideOutput),
+    /// Keep this for the next start.
+    Save(MemberKept),
     /// Tell a person.
     Report(ClientReport),
 }

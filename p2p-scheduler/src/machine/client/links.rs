@@ -179,6 +179,7 @@ impl ClientMachine {
             self.tasks.acquit(call.worker.verified.keys.process);
             let carrier = Carrier::new(call.setup, connection, self.grace);
             self.workers.add(now, link, call.worker, (path, carrier), &self.tasks);
+            self.set_expiry(now);
             return;
         };
         match self.workers.get_mut(link) {
@@ -279,7 +280,7 @@ impl ClientMachine {
 
     /// A link is gone, and so are its tasks: they start elsewhere, if they may (S-04).
     pub(super) fn drop_worker(&mut self, now: Now, link: LinkId, error: LinkError, out: &mut Vec<ClientOutput>) {
-        let lives = matches!(error, LinkError::Closed);
+        let lives = matches!(error, LinkError::Closed | LinkError::Untrusted(_));
         self.end_link(now, link, error, lives, out);
     }
 

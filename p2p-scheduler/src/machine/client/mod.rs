@@ -4,6 +4,7 @@
 //! those that queue. Each submitted task ends in exactly one [`Outcome`] (I-01).
 
 mod assignment;
+mod belonging;
 mod calls;
 mod interface;
 mod links;
@@ -19,9 +20,8 @@ use std::time::Duration;
 
 use p2p_proto::board::message::{Hello, Seek};
 use p2p_proto::board::{BoardError, BoardEvent, Envelope, Line, Message};
-use p2p_proto::ids::{MachineKey, PeerName, ProcessKey};
+use p2p_proto::ids::{PeerName, ProcessKey};
 use p2p_proto::link::{ToClient, ToWorker};
-use p2p_proto::trust::Membership;
 use p2p_proto::{VERSION, limits};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
@@ -34,7 +34,7 @@ pub use self::status::{Status, Waiting, WorkerStatus};
 use self::stragglers::Stragglers;
 use self::tasks::Tasks;
 use self::workers::Workers;
-use super::admission::{Admission, AdmissionEvent};
+use super::admission::{Admission, HostTrust, MemberKept, Wanted};
 use super::directory::Directory;
 use super::speaker::Speaker;
 use super::{Me, Now, earliest};
@@ -46,8 +46,6 @@ const SEEK_AGAIN: Duration = Duration::from_secs(1);
 const SEEK_AGAIN_MAX: Duration = Duration::from_secs(30);
 /// Between two pings of one link: they measure the round trip.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// A host who was not heard for this long is away.
-const HOST_AWAY: Duration = Duration::from_secs(90);
 
 /// The client's machine.
 #[derive(Debug)]
@@ -72,6 +70,8 @@ pub struct ClientMachine {
     /// The last search.
     sought_at: Option<Duration>,
     hello_at: Option<Duration>,
+    /// When a link's credentials may have ended.
+    expire_at: Option<Duration>,
     left: bool,
 }
 
@@ -86,8 +86,8 @@ enum BoardState {
 
 impl ClientMachine {
     /// A client with what an earlier start has kept. `seed` must be fresh randomness: keys of links come from it.
-    pub fn new(me: Me, now: Now, host: Option<MachineKey>, membership: Option<Membership>, seed: [u8; 32]) -> Self {
-        let admission = Admission::new(&me, now, host, membership);
+    pub fn new(me: Me, now: Now, trust: HostTrust, kept: MemberKept, seed: [u8; 32]) -> Self {
+        let admission = Admission::new(&me, now, trust, kept);
         Self {
             speaker: Speaker::new(me.name.clone()),
             // The calendar keeps counters of an earlier process with the same keys, should there be one, below ours.
@@ -108,6 +108,7 @@ impl ClientMachine {
             seek_again: SEEK_AGAIN,
             sought_at: None,
             hello_at: None,
+            expire_at: None,
             left: false,
         }
     }
@@ -122,6 +123,7 @@ impl ClientMachine {
     pub fn handle(&mut self, now: Now, input: ClientInput, out: &mut Vec<ClientOutput>) {
         match input {
             ClientInput::Board(event) => self.on_board(now, event, out),
+            ClientInput::Side(input) => self.on_side(now, input, out),
             ClientInput::Prepared { connection, hints } => self.on_prepared(now, connection, hints, out),
             ClientInput::Connected { connection, path } => self.on_connected(now, connection, path, out),
             ClientInput::Disconnected { connection, error } => self.on_disconnected(now, connection, error, out),
@@ -152,6 +154,9 @@ impl ClientMachine {
             ClientInput::Leave => self.leave(now, out),
         }
         if !self.left {
+            if self.expire_at.is_some_and(|at| at <= now.at) {
+                self.cut(now, out);
+            }
             // First what is due: a task that comes back because its worker is away waits for nobody, and who did not answer makes room for
             // another call.
             self.on_time(now, out);
@@ -178,7 +183,7 @@ impl ClientMachine {
             })
             .flatten();
         let idle = (!self.surveying).then(|| self.workers.idle_at(limits::LINK_IDLE)).flatten();
-        earliest([board, self.workers.wake_at(), idle, self.stragglers.wake_at()])
+        earliest([board, self.workers.wake_at(), idle, self.stragglers.wake_at(), self.expire_at])
     }
 
     fn on_board(&mut self, now: Now, event: BoardEvent, out: &mut Vec<ClientOutput>) {
@@ -186,9 +191,9 @@ impl ClientMachine {
             BoardEvent::Up => {
                 self.board = BoardState::Up;
                 out.push(ClientOutput::Report(ClientReport::BoardUp));
-                let mut lines = Vec::new();
-                self.admission.on_up(&self.me, now, &mut self.speaker, &mut lines);
-                out.extend(lines.into_iter().map(ClientOutput::Publish));
+                let mut wanted = Wanted::default();
+                self.admission.on_up(&self.me, now, &mut self.speaker, &mut wanted);
+                self.on_wanted(now, wanted, out);
                 self.hello_at = Some(now.at + self.speaker.spread(self.rng.next_u32()));
                 self.calls.look_again();
                 self.workers.call_again_at(now.at);
@@ -216,55 +221,33 @@ impl ClientMachine {
     }
 
     fn on_message(&mut self, now: Now, envelope: Envelope, out: &mut Vec<ClientOutput>) {
-        let mut lines = Vec::new();
-        let event = match envelope.message {
-            Message::Hello(hello) => {
-                self.on_hello(now, envelope.from, hello);
-                None
-            }
+        match envelope.message {
+            Message::Hello(hello) => self.on_hello(now, envelope.from, hello),
             Message::Bye(bye) => {
                 // A peer with a live link is not gone because a line says so (B-02).
                 if self.workers.of_process(bye.process).is_none() {
                     self.directory.remove(bye.process);
                 }
-                None
             }
-            Message::Admit(admit) => self.admission.on_admit(&self.me, now, admit),
-            Message::Deny(deny) => self.admission.on_deny(&self.me, now, &deny),
-            Message::Beat(beat) => self.admission.on_beat(&self.me, now, &beat, &mut self.speaker, &mut lines),
-            Message::Ready(ready) => {
-                self.on_ready(ready, out);
-                None
-            }
-            Message::Refuse(refuse) => {
-                self.on_refuse(now, &refuse, out);
-                None
-            }
-            _ => None,
-        };
-        out.extend(lines.into_iter().map(ClientOutput::Publish));
-        if let Some(event) = event {
-            if let AdmissionEvent::Admitted { host, membership, .. } = &event {
-                out.push(ClientOutput::Save { host: *host, membership: membership.clone() });
-                self.hello_at = Some(now.at);
-                self.calls.look_again();
-                self.seek_soon(now);
-            }
-            out.push(ClientOutput::Report(ClientReport::Admission(event)));
+            Message::Ready(ready) => self.on_ready(ready, out),
+            Message::Refuse(refuse) => self.on_refuse(now, &refuse, out),
+            message => self.on_admission(now, message, out),
         }
     }
 
     fn on_hello(&mut self, now: Now, name: PeerName, hello: Hello) {
-        let Some(host) = self.admission.host() else { return };
         if hello.role != p2p_proto::ids::Role::Worker || !super::speaks(hello.version) {
             return;
         }
         let process = hello.process;
-        match self.directory.on_hello(now, &self.me.cluster, host, name, hello) {
+        let (admission, me) = (&self.admission, &self.me);
+        let verify = |hello: &Hello| admission.verify(me, now, &hello.credentials, hello.role, hello.process);
+        match self.directory.on_hello(now, name, hello, verify) {
             Ok(true) => self.calls.forget_failures(process),
             Ok(false) => {}
             Err(_) => return,
         }
+        self.on_shown(now, process);
         // New, or with another offer than before.
         self.calls.look_again();
     }
@@ -276,8 +259,10 @@ impl ClientMachine {
         if self.board != BoardState::Up {
             return;
         }
+        let mut wanted = Wanted::default();
+        self.admission.on_tick(&self.me, now, &mut self.speaker, &mut wanted);
+        self.on_wanted(now, wanted, out);
         let mut lines = Vec::new();
-        self.admission.on_tick(&self.me, now, &mut self.speaker, &mut lines);
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.at);
         if self.admission.is_member(now) {
             if due(self.hello_at)

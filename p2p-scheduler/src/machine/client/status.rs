@@ -10,7 +10,7 @@ use p2p_proto::limits;
 use p2p_proto::link::LinkPath;
 
 use super::workers::Worker;
-use super::{BoardState, ClientMachine, HOST_AWAY, Needs};
+use super::{BoardState, ClientMachine, Needs};
 use crate::machine::{Now, Table};
 
 /// A cluster as one client sees it.
@@ -62,6 +62,8 @@ pub enum Waiting {
     Failed(BoardError),
     /// The host has not signed this machine's key yet.
     Unsigned(ClusterName),
+    /// The host and this machine find out by the board whose keys they have.
+    Proving(ClusterName),
     /// The host refused.
     Denied(ClusterName, DenyReason),
     /// No worker is here.
@@ -107,7 +109,7 @@ impl ClientMachine {
         workers.sort_by(|a, b| a.name.cmp(&b.name));
         Status {
             cluster: self.me.cluster.clone(),
-            host_present: self.admission.host_present(now, HOST_AWAY),
+            host_present: self.admission.host_present(now, limits::HOST_AWAY),
             peers: self.speaker.peers(),
             workers,
             queued: self.tasks.queued(),
@@ -164,6 +166,8 @@ impl ClientMachine {
         let mut present = self.directory.present(now).peekable();
         if let Some(why) = self.admission.denied(now) {
             Waiting::Denied(cluster(), why)
+        } else if self.admission.is_proving() {
+            Waiting::Proving(cluster())
         } else if !self.admission.is_member(now) {
             Waiting::Unsigned(cluster())
         } else if self.calls.len() > 0 {
@@ -209,6 +213,10 @@ impl fmt::Display for Waiting {
                 cluster.owner(),
                 cluster.owner()
             ),
+            Self::Proving(cluster) => write!(
+                f,
+                "the host of {cluster} and this machine look on the board whose keys they have, which takes some seconds"
+            ),
             Self::Denied(cluster, why) => match why {
                 DenyReason::NotListed => write!(
                     f,
@@ -219,6 +227,25 @@ impl fmt::Display for Waiting {
                     f,
                     "{} knows you by the key of another machine and does not take a second one; \
                      ask her to run: p2p trust forget YOUR-NAME --cluster {cluster}",
+                    cluster.owner()
+                ),
+                DenyReason::AwaitsApproval => write!(
+                    f,
+                    "{} has to approve this machine's key; tell her its fingerprint (p2p id), and she runs: p2p approve YOUR-NAME KEY \
+                     --cluster {cluster}",
+                    cluster.owner()
+                ),
+                DenyReason::Unproven => write!(
+                    f,
+                    "the board did not show the host of {cluster} that this machine's key is yours: somebody else was where it should have been, \
+                     or it did not get there in time; it is tried again. If that goes on, tell {} its fingerprint (p2p id), and she runs: p2p \
+                     approve YOUR-NAME KEY --cluster {cluster}",
+                    cluster.owner()
+                ),
+                DenyReason::TooManyMachines => write!(
+                    f,
+                    "{} has as many machines of yours on her roster as she takes; ask her to run: p2p trust forget YOUR-NAME KEY --cluster \
+                     {cluster}",
                     cluster.owner()
                 ),
                 DenyReason::BadCertificate => write!(

@@ -164,10 +164,9 @@ impl WorkerMachine {
         if call.setup != setup {
             return Err(RefuseReason::Handshake);
         }
-        let host = self.admission.host().ok_or(RefuseReason::Untrusted)?;
         let process = caller.process;
         let verified =
-            call.credentials.verify(&self.me.cluster, host, Role::Client, process, now.unix).map_err(|fault| {
+            self.admission.verify(&self.me, now, &call.credentials, Role::Client, process).map_err(|fault| {
                 if fault.blame() == Blame::Trust { RefuseReason::Untrusted } else { RefuseReason::Handshake }
             })?;
         if verified.keys != caller {

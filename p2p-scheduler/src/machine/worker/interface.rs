@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use p2p_proto::board::message::Offer;
 use p2p_proto::board::{BoardError, BoardEvent, Line};
-use p2p_proto::ids::{AttemptId, MachineKey, UserName};
+use p2p_proto::ids::{AttemptId, UserName};
 use p2p_proto::link::item::{Finished, Open, Submit};
 use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, ToClient, ToWorker};
-use p2p_proto::trust::Membership;
 
-use super::super::admission::AdmissionEvent;
+use super::super::admission::{AdmissionEvent, MemberKept};
+use super::super::side::{SideInput, SideOutput};
 use crate::{ConnectionId, LinkId};
 
 /// What reaches the worker machine.
@@ -18,6 +18,10 @@ use crate::{ConnectionId, LinkId};
 pub enum WorkerInput {
     /// Something happened on the board.
     Board(BoardEvent),
+    /// Something happened in a side topic.
+    Side(SideInput),
+    /// Serve only these users from now on, or everybody in the cluster: links of others end (T-03).
+    Allow(Option<BTreeSet<UserName>>),
     /// The answer to [`WorkerOutput::Prepare`].
     Prepared {
         /// Which set-up.
@@ -98,13 +102,10 @@ pub enum WorkerOutput {
     Interrupt(LinkId, AttemptId),
     /// End an attempt at once. `Ended` is expected for one that runs, not for one that was only staged.
     Kill(LinkId, AttemptId),
-    /// Keep these for the next start.
-    Save {
-        /// The host's key.
-        host: MachineKey,
-        /// Her word.
-        membership: Membership,
-    },
+    /// Do this in a side topic.
+    Side(SideOutput),
+    /// Keep this for the next start.
+    Save(MemberKept),
     /// Tell a person.
     Report(WorkerReport),
     /// Nothing is left to do: leave.

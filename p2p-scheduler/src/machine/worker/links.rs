@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use p2p_proto::ids::{SetupId, UserName};
+use p2p_proto::ids::{ProcessKey, SetupId, UserName};
 use p2p_proto::link::item::Open;
 use p2p_proto::link::{LinkError, LinkPath, ToClient};
 use p2p_proto::trust::Verified;
 use p2p_proto::{VERSION, limits};
 
 use super::answers::HalfOpen;
+use super::belonging::ends_at;
 use super::credit::Demand;
 use super::{WorkerMachine, WorkerOutput, WorkerReport};
 use crate::machine::Now;
@@ -88,6 +89,21 @@ impl Links {
         self.links.values().filter_map(ClientLink::ends_at).min()
     }
 
+    /// The link of this process, whosever it says that it is.
+    pub(super) fn of_process(&self, process: ProcessKey) -> Option<LinkId> {
+        self.links.iter().find(|(_, link)| link.verified.keys.process == process).map(|(id, _)| *id)
+    }
+
+    /// Whose each link is.
+    pub(super) fn callers(&self) -> Vec<(LinkId, Verified)> {
+        self.links.iter().map(|(id, link)| (*id, link.verified.clone())).collect()
+    }
+
+    /// When the first of them has to have shown a newer membership.
+    pub(super) fn expire_at(&self, now: Now) -> Option<Duration> {
+        self.links.values().map(|link| ends_at(now, &link.verified)).min()
+    }
+
     /// The link of this process; there is never more than one.
     fn of_caller(&self, caller: &Verified) -> Option<LinkId> {
         self.links.iter().find(|(_, link)| link.verified.keys == caller.keys).map(|(id, _)| *id)
@@ -140,6 +156,7 @@ impl WorkerMachine {
                 old.connection = Some(connection);
                 old.resuming = Some(path);
                 out.push(WorkerOutput::Attach { link, connection, open, resumes: true });
+                self.expire_at = self.links.expire_at(now);
                 return;
             }
             self.drop_link(now, link, LinkError::Lost("it was replaced by a newer one".to_owned()), out);
@@ -162,6 +179,7 @@ impl WorkerMachine {
             grace: limits::GRACE,
         };
         self.links.links.insert(link, client);
+        self.expire_at = self.links.expire_at(now);
     }
 
     /// The client's first word on a connection.

@@ -5,6 +5,7 @@
 
 mod answers;
 mod attempts;
+mod belonging;
 mod credit;
 mod fair;
 mod interface;
@@ -16,11 +17,10 @@ use std::time::Duration;
 
 use p2p_proto::board::message::{Bye, Hello, Offer, Seek};
 use p2p_proto::board::{BoardEvent, Envelope, Message};
-use p2p_proto::ids::{AttemptId, MachineKey, ProcessKey};
+use p2p_proto::ids::{AttemptId, ProcessKey};
 use p2p_proto::link::item::{Finished, Pong, Returned, Submit};
 use p2p_proto::link::{LinkError, ToClient, ToWorker};
 use p2p_proto::task::{Ended, ReturnReason, TaskSpec};
-use p2p_proto::trust::Membership;
 use p2p_proto::{VERSION, limits};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
@@ -30,7 +30,7 @@ use self::attempts::Attempts;
 pub use self::interface::{WorkerInput, WorkerOffer, WorkerOutput, WorkerReport};
 use self::links::Links;
 use self::queue::{Waiting, Withdrawn};
-use super::admission::{Admission, AdmissionEvent};
+use super::admission::{Admission, HostTrust, MemberKept, Wanted};
 use super::speaker::{FEW_PEERS, Speaker};
 use super::{Me, Now, Table, earliest};
 use crate::{ConnectionId, LinkId};
@@ -61,19 +61,14 @@ pub struct WorkerMachine {
     leave_at: Option<Duration>,
     /// A hello was said since the board came up.
     at_work: bool,
+    /// When a link's credentials may have ended.
+    expire_at: Option<Duration>,
 }
 
 impl WorkerMachine {
     /// A worker with what an earlier start has kept. `seed` must be fresh randomness: keys of links come from it.
-    pub fn new(
-        me: Me,
-        config: WorkerOffer,
-        now: Now,
-        host: Option<MachineKey>,
-        membership: Option<Membership>,
-        seed: [u8; 32],
-    ) -> Self {
-        let admission = Admission::new(&me, now, host, membership);
+    pub fn new(me: Me, config: WorkerOffer, now: Now, trust: HostTrust, kept: MemberKept, seed: [u8; 32]) -> Self {
+        let admission = Admission::new(&me, now, trust, kept);
         Self {
             speaker: Speaker::new(me.name.clone()),
             attempts: Attempts::new(&config.offer, config.weights.clone()),
@@ -92,6 +87,7 @@ impl WorkerMachine {
             left: false,
             leave_at: None,
             at_work: false,
+            expire_at: None,
         }
     }
 
@@ -107,6 +103,8 @@ impl WorkerMachine {
         };
         match input {
             WorkerInput::Board(event) => self.on_board(now, event, out),
+            WorkerInput::Side(input) => self.on_side(now, input, out),
+            WorkerInput::Allow(allow) => self.on_allow(now, allow, out),
             WorkerInput::Prepared { connection, hints } => self.on_prepared(now, connection, hints, out),
             WorkerInput::Connected { connection, path } => self.on_connected(now, connection, path, out),
             WorkerInput::Disconnected { connection, error } => self.on_disconnected(now, connection, error, out),
@@ -130,6 +128,9 @@ impl WorkerMachine {
                 // What clients that are gone have left.
                 out.extend(self.attempts.running().map(|(link, attempt)| WorkerOutput::Kill(link, attempt)));
             }
+        }
+        if self.expire_at.is_some_and(|at| at <= now.at) {
+            self.cut(now, out);
         }
         self.end_graces(now, out);
         self.run_next(now, out);
@@ -156,7 +157,13 @@ impl WorkerMachine {
             return None;
         }
         let board = earliest([self.speaker.wake_at(), self.admission.wake_at(), self.hello_at]);
-        earliest([board.filter(|_| self.up), self.attempts.wake_at(), self.links.wake_at(), self.leave_at])
+        earliest([
+            board.filter(|_| self.up),
+            self.attempts.wake_at(),
+            self.links.wake_at(),
+            self.leave_at,
+            self.expire_at,
+        ])
     }
 
     /// Slots that run something, and attempts that wait.
@@ -188,9 +195,9 @@ impl WorkerMachine {
                 self.up = true;
                 self.at_work = false;
                 out.push(WorkerOutput::Report(WorkerReport::BoardUp));
-                let mut lines = Vec::new();
-                self.admission.on_up(&self.me, now, &mut self.speaker, &mut lines);
-                out.extend(lines.into_iter().map(WorkerOutput::Publish));
+                let mut wanted = Wanted::default();
+                self.admission.on_up(&self.me, now, &mut self.speaker, &mut wanted);
+                self.on_wanted(now, wanted, out);
                 // After a restart everybody comes at once: spread over N/10 s (B-03).
                 self.hello_in_turn(now);
             }
@@ -216,28 +223,11 @@ impl WorkerMachine {
     }
 
     fn on_message(&mut self, now: Now, envelope: Envelope, out: &mut Vec<WorkerOutput>) {
-        let mut lines = Vec::new();
-        let event = match envelope.message {
-            Message::Admit(admit) => self.admission.on_admit(&self.me, now, admit),
-            Message::Deny(deny) => self.admission.on_deny(&self.me, now, &deny),
-            Message::Beat(beat) => self.admission.on_beat(&self.me, now, &beat, &mut self.speaker, &mut lines),
-            Message::Seek(seek) => {
-                self.on_seek(now, &seek);
-                None
-            }
-            Message::Connect(connect) if connect.callee == self.me.keys() => {
-                self.on_connect(now, connect, out);
-                None
-            }
-            _ => None,
-        };
-        out.extend(lines.into_iter().map(WorkerOutput::Publish));
-        if let Some(event) = event {
-            if let AdmissionEvent::Admitted { host, membership, .. } = &event {
-                out.push(WorkerOutput::Save { host: *host, membership: membership.clone() });
-                self.hello_after(now, Duration::ZERO);
-            }
-            out.push(WorkerOutput::Report(WorkerReport::Admission(event)));
+        match envelope.message {
+            Message::Seek(seek) => self.on_seek(now, &seek),
+            Message::Connect(connect) if connect.callee == self.me.keys() => self.on_connect(now, connect, out),
+            Message::Hello(hello) => self.on_hello(now, &hello),
+            message => self.on_admission(now, message, out),
         }
     }
 
@@ -277,8 +267,10 @@ impl WorkerMachine {
         if !self.up {
             return;
         }
+        let mut wanted = Wanted::default();
+        self.admission.on_tick(&self.me, now, &mut self.speaker, &mut wanted);
+        self.on_wanted(now, wanted, out);
         let mut lines = Vec::new();
-        self.admission.on_tick(&self.me, now, &mut self.speaker, &mut lines);
         if self.hello_at.is_some_and(|at| at <= now.at) {
             // Without a membership there is nothing to say yet; the admission says hello when it comes.
             self.hello_at = None;

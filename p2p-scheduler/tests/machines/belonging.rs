@@ -1,0 +1,484 @@
+//! Who belongs while somebody tries to: eve gets onto the board's topics by the server's fault, carol by being on the list; both know every line
+//! that was ever said (T-01 to T-03). And how membership ends: removal, expiry, a narrower list.
+
+use std::time::Duration;
+
+use p2p_proto::board::message::{Claim, DenyReason, Prove, Summon};
+use p2p_proto::board::{Envelope, Line, Message};
+use p2p_proto::ids::{Fingerprint, MachineKey, ProcessKey, Role};
+use p2p_proto::limits;
+use p2p_proto::link::LinkError;
+use p2p_proto::trust::{Identity, ProcessCertificate, ProcessSecret, UnixTime};
+use p2p_scheduler::machine::admission::AdmissionEvent;
+use p2p_scheduler::machine::host::{HostInput, HostReport};
+use p2p_scheduler::machine::worker::WorkerInput;
+use p2p_scheduler::{AdmitBy, ClientReport, HostConfig, HostKept, HostTrust, WorkerReport};
+
+use p2p_simulator::world::{CLUSTER, Peer, World, offer, task};
+
+const SOON: Duration = Duration::from_secs(5);
+const MINUTE: Duration = Duration::from_secs(60);
+/// A removal ends links within this time of being heard.
+const CUT: Duration = Duration::from_secs(5);
+
+fn admissions(world: &World, worker: Peer) -> Vec<AdmissionEvent> {
+    let event = |report: &WorkerReport| match report {
+        WorkerReport::Admission(event) => Some(event.clone()),
+        _ => None,
+    };
+    world.worker_reports(worker).iter().filter_map(event).collect()
+}
+
+fn is_member(world: &World, peer: Peer) -> bool {
+    world.kept(peer).membership.is_some()
+}
+
+/// A worker of somebody who says that she is bob, with a key of her own, logged in as who she is.
+fn poser(world: &mut World, login: &str) -> Peer {
+    world.new_machine("bob");
+    let poser = world.worker("bob", 1);
+    world.log_in_as(poser, login);
+    poser
+}
+
+/// Bob himself, at a machine of his own.
+fn bob(world: &mut World) -> Peer {
+    world.new_machine("bob");
+    world.worker("bob", 1)
+}
+
+fn admit_topic(world: &World, peer: Peer) -> String {
+    let me = world.me_of(peer);
+    me.cluster.admit_topic(me.keys())
+}
+
+fn intruders(world: &World, host: Peer) -> usize {
+    let intruder = |report: &&HostReport| matches!(report, HostReport::Intruder { .. });
+    world.host_reports(host).iter().filter(intruder).count()
+}
+
+#[test]
+fn who_claims_to_be_bob_before_while_or_after_him_gets_nothing() {
+    for login in ["eve", "carol"] {
+        let mut world = World::new(1);
+        let host = world.host(&["bob", "carol"]);
+        let client = world.client("carol");
+        let before = poser(&mut world, login);
+        world.run_for(Duration::from_secs(2));
+        // The server's fault lets her into the side topic of her key, where bob should be.
+        world.intrude(before, &admit_topic(&world, before));
+        world.run_for(MINUTE);
+        assert!(!is_member(&world, before), "{login}, before him");
+        assert!(intruders(&world, host) >= 1, "alice was not told: {:?}", world.host_reports(host));
+
+        let honest = bob(&mut world);
+        let during = poser(&mut world, login);
+        world.run_for(Duration::from_millis(300));
+        world.intrude(during, &admit_topic(&world, during));
+        world.run_for(MINUTE);
+        assert!(is_member(&world, honest), "{login} keeps him out: {:?}", admissions(&world, honest));
+        assert!(!is_member(&world, during), "{login}, while he arrives");
+
+        let after = poser(&mut world, login);
+        world.run_for(MINUTE);
+        assert!(!is_member(&world, after), "{login}, after him");
+
+        // No task, no call, no address: nobody has a link to any of them.
+        let tasks = world.submit_all(client, (0..20).map(|_| task(10)).collect());
+        world.run_until(MINUTE, |world| tasks.iter().all(|task| world.outcome(*task).is_some()));
+        for peer in [before, during, after] {
+            assert_eq!(world.links(peer), 0, "{login}");
+        }
+        assert!(world.links(honest) > 0);
+    }
+}
+
+#[test]
+fn a_second_guest_spoils_a_proof_and_the_next_one_holds() {
+    let mut world = World::new(1);
+    let host = world.host(&["bob"]);
+    let honest = world.worker("bob", 1);
+    let eve = poser(&mut world, "eve");
+    world.run_for(Duration::from_millis(500));
+    let topic = admit_topic(&world, honest);
+    world.intrude(eve, &topic);
+    world.run_for(SOON);
+    let spoiled = intruders(&world, host);
+    world.kill(eve);
+    world.run_for(MINUTE * 2);
+    assert!(is_member(&world, honest), "{spoiled} {:?}", admissions(&world, honest));
+}
+
+#[test]
+fn old_lines_of_bob_open_nothing() {
+    let mut world = World::new(1);
+    let host = world.host(&["bob", "carol"]);
+    let honest = world.worker("bob", 1);
+    let client = world.client("carol");
+    let done = world.submit(client, task(10));
+    world.run_until(MINUTE, |world| world.outcome(done).is_some());
+    let lines: Vec<Line> =
+        world.said.iter().filter(|(_, who, _)| *who == honest).map(|(_, _, line)| line.clone()).collect();
+    let calls: Vec<Line> =
+        world.said.iter().filter(|(_, who, _)| *who == client).map(|(_, _, line)| line.clone()).collect();
+    world.kill(honest);
+    world.run_for(limits::HELLO_TTL_MAX);
+    let eve = poser(&mut world, "eve");
+    let waits = world.submit(client, task(10));
+    for line in lines.iter().chain(&calls) {
+        for peer in [host, client, eve] {
+            world.inject(peer, line.clone());
+        }
+    }
+    world.run_for(MINUTE * 3);
+    assert_eq!(world.outcome(waits), None, "nobody may have run it");
+    assert!(!is_member(&world, eve));
+    assert_eq!(world.links(eve), 0);
+    // What she heard of calls is sealed for him.
+    let back = world.worker_with("bob", offer(1, &["r"]), Some(honest));
+    world.run_until(MINUTE, |world| world.outcome(waits).is_some());
+    assert!(world.links(back) > 0);
+}
+
+/// A claim in bob's name with a key that nobody has used before.
+fn fresh_claim(number: u64, unix: UnixTime) -> Line {
+    let mut secret = [9; 32];
+    secret[..8].copy_from_slice(&number.to_be_bytes());
+    let (identity, process) = (Identity::from_secret(&secret), ProcessSecret::from_entropy(secret));
+    let cluster = CLUSTER.parse().unwrap();
+    let certificate =
+        ProcessCertificate::sign(&identity, &cluster, Role::Worker, process.process_key(), unix, unix + 3600);
+    let keys = p2p_proto::ids::PeerKeys { machine: identity.machine_key(), process: process.process_key() };
+    let claim = Claim { user: "bob".parse().unwrap(), keys, certificate, role: Role::Worker };
+    let from = "bob@box:99".parse().unwrap();
+    Line::encode(&Envelope { from, sequence: number, time: unix, message: Message::Claim(claim) }).unwrap()
+}
+
+#[test]
+fn a_hello_in_somebody_elses_name_is_not_believed() {
+    let mut world = World::new(1);
+    world.host(&["bob", "carol", "dave"]);
+    let carol = world.worker("carol", 1);
+    world.run_for(SOON);
+    let hello = world.said.iter().rev().find_map(|(_, who, line)| match line.decode().unwrap().message {
+        Message::Hello(hello) if *who == carol => Some(hello),
+        _ => None,
+    });
+    world.kill(carol);
+    world.run_for(limits::HELLO_TTL_MAX);
+    let client = world.client("dave");
+    world.submit(client, task(1));
+    world.run_for(SOON);
+    let say = |world: &mut World, name: &str| {
+        let hello = Message::Hello(hello.clone().unwrap());
+        let envelope = Envelope { from: name.parse().unwrap(), sequence: 9, time: world.now().unix, message: hello };
+        world.inject(client, Line::encode(&envelope).unwrap());
+        let now = world.now();
+        world.client_machine(client).status(now).workers.len()
+    };
+    assert_eq!(say(&mut world, "bob@box:77"), 0, "carol's signature stands for bob");
+    // In her own name it counts, as a hint, as long as nobody answers.
+    assert_eq!(say(&mut world, "carol@box:77"), 1);
+}
+
+#[test]
+fn a_flood_of_claims_keeps_nobody_out() {
+    let mut world = World::new(1);
+    world.keep_lines = false;
+    let host = world.host(&["bob", "carol"]);
+    let mut number = 0;
+    let flood = |world: &mut World, seconds: u64, number: &mut u64| {
+        for _ in 0..seconds * u64::from(limits::BOARD_LINES_PER_S) {
+            *number += 1;
+            let line = fresh_claim(*number, world.now().unix);
+            world.inject(host, line);
+            world.run_for(Duration::from_secs(1) / limits::BOARD_LINES_PER_S);
+        }
+    };
+    flood(&mut world, 30, &mut number);
+    let (honest, other) = (world.worker("bob", 1), world.worker("carol", 1));
+    flood(&mut world, 40, &mut number);
+    assert!(is_member(&world, other), "a flood in bob's name delays carol: {:?}", admissions(&world, other));
+    let mut minutes = 0;
+    while !is_member(&world, honest) {
+        minutes += 1;
+        assert!(minutes <= 30, "a flood in his name keeps bob out for ever: {:?}", admissions(&world, honest));
+        flood(&mut world, 60, &mut number);
+    }
+    // And her word lets him in at once, whatever the flood.
+    world.new_machine("bob");
+    let third = world.worker("bob", 1);
+    let key = Fingerprint::from(world.me_of(third).keys().machine);
+    world.host_input(host, HostInput::Approve("bob".parse().unwrap(), key));
+    flood(&mut world, 40, &mut number);
+    assert!(is_member(&world, third), "{:?}", admissions(&world, third));
+}
+
+#[test]
+fn calls_to_side_topics_that_nobody_opened_cost_little_and_show_nothing() {
+    let mut world = World::new(1);
+    let host = world.host(&["bob"]);
+    let worker = world.worker("bob", 1);
+    world.run_for(SOON);
+    let me = world.me_of(host).clone();
+    for number in 0..200_u8 {
+        let summon =
+            Summon { user: "bob".parse().unwrap(), host: me.keys().machine, process: ProcessKey([number; 32]) };
+        world.inject(host, said(Message::Summon(summon), &world));
+        let prove = Prove { process: world.me_of(worker).keys().process, host: MachineKey([number; 32]) };
+        world.inject(worker, said(Message::Prove(prove), &world));
+    }
+    world.run_for(MINUTE * 10);
+    assert!(is_member(&world, worker));
+    // A newcomer still gets in afterwards.
+    let late = world.worker("bob", 1);
+    world.run_for(MINUTE);
+    assert!(is_member(&world, late));
+}
+
+fn said(message: Message, world: &World) -> Line {
+    let from = "eve@box:99".parse().unwrap();
+    Line::encode(&Envelope { from, sequence: 1, time: world.now().unix, message }).unwrap()
+}
+
+#[test]
+fn who_poses_as_the_host_is_not_believed_by_newcomers() {
+    let mut world = World::new(1);
+    world.new_machine("alice");
+    let eve = world.host(&["bob"]);
+    world.log_in_as(eve, "eve");
+    let newcomer = world.worker("bob", 1);
+    world.run_for(Duration::from_secs(3));
+    // Even where the server lets her into his side topic.
+    let (me, host) = (world.me_of(newcomer).clone(), world.me_of(eve).keys().machine);
+    world.intrude(eve, &me.cluster.host_topic(&me.user, host, me.keys().process));
+    world.run_for(MINUTE);
+    assert_eq!((is_member(&world, newcomer), world.kept(newcomer).host), (false, None));
+    let imposter = |event: &AdmissionEvent| matches!(event, AdmissionEvent::Imposter { key, .. } if *key == host);
+    assert!(admissions(&world, newcomer).iter().any(imposter), "{:?}", admissions(&world, newcomer));
+    // When alice comes, he finds her beside eve.
+    world.new_machine("alice");
+    let alice = world.host(&["bob"]);
+    world.run_for(MINUTE * 2);
+    assert_eq!(
+        world.kept(newcomer).host,
+        Some(world.me_of(alice).keys().machine),
+        "{:?}",
+        admissions(&world, newcomer)
+    );
+}
+
+#[test]
+fn with_a_named_key_nobody_else_is_believed_whatever_the_board_shows_and_at_first_sight_anybody_is() {
+    let mut world = World::new(1);
+    world.new_machine("alice");
+    // The board's operator herself: logged in as alice.
+    let eve = world.host(&["bob", "carol"]);
+    let alice = Identity::from_secret(&[200; 32]).machine_key();
+    let named = HostTrust::Named(Fingerprint::from(alice));
+    let careful = world.worker_trusting("bob", offer(1, &["r"]), None, named);
+    let trusting = world.worker_trusting("carol", offer(1, &["r"]), None, HostTrust::FirstSight);
+    world.run_for(MINUTE);
+    assert!(!is_member(&world, careful));
+    let other = |event: &AdmissionEvent| matches!(event, AdmissionEvent::OtherHost { .. });
+    assert!(admissions(&world, careful).iter().any(other), "{:?}", admissions(&world, careful));
+    // This is the limit of first sight.
+    assert_eq!(world.kept(trusting).host, Some(world.me_of(eve).keys().machine));
+}
+
+#[test]
+fn who_is_approved_by_hand_gets_in_and_nobody_before() {
+    let mut world = World::new(1);
+    let config = HostConfig { admit: AdmitBy::Hand, ..HostConfig::of(["bob".parse().unwrap()]) };
+    let host = world.host_as(config, HostKept::default());
+    let worker = world.worker("bob", 1);
+    world.run_for(MINUTE);
+    assert!(!is_member(&world, worker));
+    let key = world.me_of(worker).keys().machine;
+    let asked = |report: &HostReport| matches!(report, HostReport::Asked { machine, .. } if *machine == key);
+    assert_eq!(world.host_reports(host).iter().filter(|report| asked(report)).count(), 1);
+    let wrong = Fingerprint::from(Identity::from_secret(&[99; 32]).machine_key());
+    world.host_input(host, HostInput::Approve("bob".parse().unwrap(), wrong));
+    world.run_for(MINUTE);
+    assert!(!is_member(&world, worker));
+    world.host_input(host, HostInput::Approve("bob".parse().unwrap(), Fingerprint::from(key)));
+    world.run_for(MINUTE);
+    assert!(is_member(&world, worker));
+}
+
+/// Alice, bob's worker and carol's client at work on a long task.
+fn at_work() -> (World, Peer, Peer, Peer) {
+    let mut world = World::new(1);
+    let host = world.host(&["bob", "carol", "dave"]);
+    let worker = world.worker("bob", 1);
+    let client = world.client("carol");
+    world.run_for(SOON);
+    world.submit(client, task(1_000_000_000));
+    world.run_until(MINUTE, |world| world.links(client) == 1 && world.links(worker) == 1);
+    world.run_for(SOON);
+    (world, host, worker, client)
+}
+
+fn untrusted_at_client(world: &World, client: Peer) -> bool {
+    let ended = |report: &ClientReport| matches!(report, ClientReport::Unlinked { error: LinkError::Untrusted(_), .. });
+    world.client_reports(client).iter().any(ended)
+}
+
+fn untrusted_at_worker(world: &World, worker: Peer) -> bool {
+    let ended = |report: &WorkerReport| matches!(report, WorkerReport::Unlinked { error: LinkError::Untrusted(_), .. });
+    world.worker_reports(worker).iter().any(ended)
+}
+
+#[test]
+fn a_removal_ends_links_within_five_seconds_on_both_sides() {
+    // The client is taken off: his worker lets go. And the other way round.
+    for stays in ["bob", "carol"] {
+        let (mut world, host, worker, client) = at_work();
+        world.host_input(host, HostInput::Users(vec![stays.parse().unwrap()]));
+        world.run_until(CUT, |world| world.links(worker) == 0 && world.links(client) == 0);
+        let told = |world: &World| match stays {
+            "bob" => untrusted_at_worker(world, worker),
+            _ => untrusted_at_client(world, client),
+        };
+        assert!(told(&world), "{stays}");
+        let removed = if stays == "bob" { client } else { worker };
+        assert!(!is_member(&world, removed), "whoever was removed keeps nothing");
+        world.run_for(MINUTE * 10);
+        assert_eq!(world.links(worker), 0, "it came back");
+    }
+}
+
+#[test]
+fn who_was_removed_and_hears_nothing_of_it_is_let_go_all_the_same() {
+    let (mut world, host, worker, client) = at_work();
+    // The client does not hear the board any more.
+    world.set_group(client, 1);
+    world.host_input(host, HostInput::Users(vec!["bob".parse().unwrap()]));
+    world.run_until(CUT, |world| world.links(worker) == 0);
+    assert!(untrusted_at_worker(&world, worker));
+}
+
+#[test]
+fn one_machine_of_a_user_is_removed_and_the_other_stays() {
+    let mut world = World::new(1);
+    let host = world.host(&["bob"]);
+    let first = world.worker("bob", 1);
+    let second = bob(&mut world);
+    world.run_for(SOON);
+    let key = Fingerprint::from(world.me_of(first).keys().machine);
+    world.host_input(host, HostInput::Forget("bob".parse().unwrap(), Some(key)));
+    world.run_for(CUT);
+    assert!(admissions(&world, first).contains(&AdmissionEvent::Removed));
+    assert!(!admissions(&world, second).contains(&AdmissionEvent::Removed));
+    assert!(is_member(&world, second));
+}
+
+#[test]
+fn a_removal_is_remembered_by_all_after_any_restart_and_old_beats_undo_nothing() {
+    let (mut world, host, worker, client) = at_work();
+    let beats: Vec<Line> =
+        world.said.iter().filter(|(_, who, _)| *who == host).map(|(_, _, line)| line.clone()).collect();
+    let membership = world.kept(client).membership.clone();
+    world.host_input(host, HostInput::Users(vec!["bob".parse().unwrap()]));
+    world.run_for(CUT);
+    // Carol keeps what was signed for her before, and so does whoever stole it.
+    let mut stolen = world.kept(client).clone();
+    stolen.membership = membership;
+    stolen.removals.clear();
+    stolen.serial = 0;
+    let kept = world.roster(host);
+    assert!(kept.removals.iter().any(|removal| removal.machine == world.me_of(client).keys().machine));
+    world.kill(host);
+    world.kill(client);
+    world.kill(worker);
+    let again = world.worker_with("bob", offer(1, &["r"]), Some(worker));
+    world.run_for(SOON);
+    for line in &beats {
+        world.inject(again, line.clone());
+    }
+    let carol = world.client_keeping("carol", stolen, 0);
+    world.submit(carol, task(1));
+    world.run_for(MINUTE * 3);
+    assert_eq!(world.links(again), 0, "a removed member was served");
+    // A host who starts from an older copy of her folder counts on from the calendar.
+    let old = HostKept { serial: 1, ..kept };
+    let host = world.host_with(&["bob"], old);
+    world.run_for(MINUTE);
+    let late = bob(&mut world);
+    world.run_for(MINUTE);
+    assert!(is_member(&world, late) && is_member(&world, again));
+    assert!(world.roster(host).serial >= world.now().unix - 600);
+}
+
+#[test]
+fn a_membership_that_ends_ends_its_links_and_is_told_from_half_time() {
+    let (mut world, host, worker, client) = at_work();
+    world.kill(host);
+    world.run_for(limits::HOST_AWAY + SOON);
+    assert!(admissions(&world, worker).contains(&AdmissionEvent::HostAway));
+    world.run_for(limits::MEMBERSHIP_TTL / 2);
+    let ending = |event: &AdmissionEvent| matches!(event, AdmissionEvent::Ending { .. });
+    assert!(admissions(&world, worker).iter().any(ending), "{:?}", admissions(&world, worker));
+    assert_eq!(world.links(client), 1, "running links go on while she is away");
+    world.run_for(limits::MEMBERSHIP_TTL / 2 + limits::CLOCK_SKEW + MINUTE);
+    assert_eq!((world.links(worker), world.links(client)), (0, 0));
+    assert!(untrusted_at_worker(&world, worker) || untrusted_at_client(&world, client));
+}
+
+#[test]
+fn links_live_on_when_memberships_are_renewed() {
+    let (mut world, _, worker, client) = at_work();
+    world.run_for(limits::MEMBERSHIP_TTL * 3);
+    assert_eq!((world.links(worker), world.links(client)), (1, 1));
+    let unlinked = |report: &ClientReport| matches!(report, ClientReport::Unlinked { .. });
+    assert!(!world.client_reports(client).iter().any(unlinked));
+}
+
+#[test]
+fn a_worker_that_serves_fewer_lets_the_others_go() {
+    let (mut world, _, worker, client) = at_work();
+    world.worker_input(worker, WorkerInput::Allow(Some(["dave".parse().unwrap()].into())));
+    world.run_until(CUT, |world| world.links(worker) == 0 && world.links(client) == 0);
+    assert!(untrusted_at_worker(&world, worker));
+    world.worker_input(worker, WorkerInput::Allow(None));
+    world.run_until(MINUTE * 10, |world| world.links(worker) == 1);
+}
+
+#[test]
+fn two_rosters_under_one_number_are_noticed() {
+    let mut world = World::new(1);
+    let host = world.host(&["bob"]);
+    let worker = world.worker("bob", 1);
+    world.run_for(MINUTE);
+    let me = world.me_of(host).clone();
+    let signed = world.said.iter().rev().find_map(|(_, who, line)| match line.decode().unwrap().message {
+        Message::Beat(beat) if *who == host => Some(beat),
+        _ => None,
+    });
+    let mut beat = p2p_proto::board::message::Beat::verify(&signed.unwrap(), &me.cluster).unwrap();
+    beat.roster = Some([1; 32]);
+    beat.time = world.now().unix;
+    let forked = Message::Beat(beat.sign(&me.identity, &me.cluster));
+    world.inject(worker, said(forked, &world));
+    assert!(admissions(&world, worker).contains(&AdmissionEvent::Forked), "{:?}", admissions(&world, worker));
+}
+
+#[test]
+fn a_user_has_so_many_machines_and_no_more() {
+    let mut world = World::new(1);
+    let members = (0..limits::MACHINES_PER_USER).map(|number| {
+        let mut secret = [8; 32];
+        secret[0] = u8::try_from(number).unwrap();
+        ("bob".parse().unwrap(), Identity::from_secret(&secret).machine_key())
+    });
+    let kept = HostKept { members: members.collect(), ..HostKept::default() };
+    let host = world.host_with(&["bob"], kept);
+    let worker = world.worker("bob", 1);
+    world.run_for(MINUTE);
+    assert!(!is_member(&world, worker));
+    let refused = AdmissionEvent::Denied(DenyReason::TooManyMachines);
+    assert!(admissions(&world, worker).contains(&refused), "{:?}", admissions(&world, worker));
+    world.host_input(host, HostInput::Forget("bob".parse().unwrap(), None));
+    world.run_for(MINUTE);
+    assert!(is_member(&world, worker));
+}
