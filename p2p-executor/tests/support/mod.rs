@@ -8,7 +8,7 @@ use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_std::channel::{Receiver, Sender, unbounded};
 use async_std::future::timeout;
@@ -33,6 +33,9 @@ pub struct Rig {
     pub executor: CommandExecutor,
     pub base: tempfile::TempDir,
 }
+
+/// A killed process is gone after this long, on whatever machine.
+const DYING: Duration = Duration::from_secs(10);
 
 impl Rig {
     pub fn new() -> Self {
@@ -67,8 +70,12 @@ impl Rig {
         task::block_on(self.start(task).end())
     }
 
-    /// Fails if a process or a folder of an attempt is left.
+    /// Fails if a process or a folder of an attempt is left. What was killed while it became another program is seen for a moment yet.
     pub fn assert_clean(&self) {
+        let until = Instant::now() + DYING;
+        while !self.processes().is_empty() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         assert_eq!(self.processes(), Vec::<String>::new(), "processes are left");
         assert_eq!(self.folders(), Vec::<PathBuf>::new(), "folders are left");
     }
