@@ -188,7 +188,7 @@ impl ClientMachine {
                 continue;
             };
             let attempt = begun.attempt;
-            self.workers.on_submit(link, attempt, task, self.tasks.needs(class), begun.alone);
+            self.workers.on_submit(link, attempt, (task, class), self.tasks.needs(class), begun.alone);
             // In this order: what streams in follows its `Submit`.
             let submit = Submit { attempt, task: begun.spec, alone: begun.alone };
             out.push(ClientOutput::Send(link, ToWorker::Submit(submit)));

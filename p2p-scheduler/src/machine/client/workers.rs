@@ -2,6 +2,7 @@
 
 mod worker;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ pub(super) struct Workers {
     refitted: bool,
 }
 
-/// Newest attempts of a worker that are looked at when some are to be called back.
+/// Newest attempts of a worker of one kind that are looked at when some are to be called back.
 const RECALL_LOOK: usize = 64;
 /// The same when others are to be called for what waits there.
 const CALL_LOOK: usize = 8;
@@ -197,9 +198,8 @@ impl Workers {
     /// Classes of what waits at workers that have more than they can run.
     pub(super) fn stuck(&self, tasks: &Tasks) -> BTreeSet<ClassId> {
         let loaded = self.loaded.iter().filter_map(|(_, link)| self.links.get(link));
-        let newest = loaded.flat_map(|worker| worker.newest(CALL_LOOK));
-        let unstarted = newest.filter(|(attempt, held)| !tasks.has_started(held.task, *attempt));
-        unstarted.filter_map(|(_, held)| tasks.class_of(held.task)).collect()
+        let waits = |worker: &Worker, class| worker.waiting_in(class, CALL_LOOK, tasks).next().is_some();
+        loaded.flat_map(|worker| worker.classes().filter(|class| waits(worker, *class))).collect()
     }
 
     /// Keeps one worker free for the next task of `class`, which waits for a free slot or a worker of its own. The same one, as long as that
@@ -272,18 +272,16 @@ impl Workers {
             let Some(worker) = self.links.get(&loaded) else { continue };
             // What it could start itself it will. Others may fill the slots of whoever has a credit: from one whom they crowd to the next one would lead nowhere.
             let crowded = worker.is_crowded();
-            let takes = |task| {
-                let class = tasks.class_of(task).filter(|_| free > 0);
-                let could = |link: &LinkId, class| {
-                    let has_slot = !crowded || self.links.get(link).is_some_and(Worker::has_idle_slot);
-                    *link != loaded && has_slot && self.fits(*link, class) && self.has_room(*link, tasks.needs(class))
-                };
-                class.is_some_and(|class| idle.iter().any(|link| could(link, class)))
+            let could = |link: &LinkId, class| {
+                let has_slot = !crowded || self.links.get(link).is_some_and(Worker::has_idle_slot);
+                *link != loaded && has_slot && self.fits(*link, class) && self.has_room(*link, tasks.needs(class))
             };
-            let newest = worker.newest(if free > 0 { RECALL_LOOK } else { 0 });
-            let movable = newest.filter(|(attempt, held)| !tasks.has_started(held.task, *attempt) && takes(held.task));
+            let classes = worker.classes().filter(|class| free > 0 && idle.iter().any(|link| could(link, *class)));
+            let waiting = |class| worker.waiting_in(class, RECALL_LOOK, tasks).take(free as usize);
+            let mut movable: Vec<(AttemptId, Held)> = classes.flat_map(waiting).collect();
+            movable.sort_unstable_by_key(|(attempt, _)| Reverse(*attempt));
             let mut left = excess.div_ceil(2);
-            let half = movable.take_while(|(_, held)| {
+            let half = movable.into_iter().take_while(|(_, held)| {
                 let more = left > 0;
                 left = left.saturating_sub(held.slots);
                 more
@@ -374,12 +372,19 @@ impl Workers {
     }
 
     /// An attempt was sent: of a task with these needs, that takes all slots where it runs `alone`.
-    pub(super) fn on_submit(&mut self, link: LinkId, attempt: AttemptId, task: TaskId, needs: &Needs, alone: bool) {
+    pub(super) fn on_submit(
+        &mut self,
+        link: LinkId,
+        attempt: AttemptId,
+        task: (TaskId, ClassId),
+        needs: &Needs,
+        alone: bool,
+    ) {
         self.change(link, |worker| {
             worker.credits = worker.credits.saturating_sub(1);
             worker.told.tasks = worker.told.tasks.saturating_sub(1);
             let slots = if alone { worker.slots } else { needs.cpus.min(worker.slots) };
-            worker.hold(attempt, Held { task, slots, memory_mib: needs.memory_mib });
+            worker.hold(attempt, Held { task: task.0, class: task.1, slots, memory_mib: needs.memory_mib });
         });
         self.stale |= self.links.get(&link).is_some_and(|worker| worker.told.tasks <= worker.hear_below);
     }

@@ -1,5 +1,6 @@
 //! One linked worker.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub(super) const LOAD_UNIT: u64 = 1024;
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Held {
     pub(in super::super) task: TaskId,
+    pub(super) class: ClassId,
     /// All of the worker's for one that runs alone.
     pub(super) slots: u32,
     pub(super) memory_mib: u64,
@@ -39,6 +41,8 @@ pub(in super::super) struct Worker {
     pub(in super::super) offer: Offer,
     /// In the order in which it got them: it runs the first ones first.
     pub(in super::super) attempts: BTreeMap<AttemptId, Held>,
+    /// The same by their kind.
+    by_class: BTreeMap<ClassId, BTreeSet<AttemptId>>,
     /// The slots of all of them together.
     held: u32,
     /// And their memory.
@@ -86,6 +90,7 @@ impl Worker {
             slots: offer.slots,
             offer,
             attempts: BTreeMap::new(),
+            by_class: BTreeMap::new(),
             held: 0,
             held_memory_mib: 0,
             draining: false,
@@ -195,6 +200,7 @@ impl Worker {
         self.held += held.slots;
         self.held_memory_mib += held.memory_mib;
         self.attempts.insert(attempt, held);
+        self.by_class.entry(held.class).or_default().insert(attempt);
     }
 
     /// It does not have an attempt any more. Whose it was.
@@ -204,6 +210,12 @@ impl Worker {
         let held = self.attempts.remove(&attempt)?;
         self.held -= held.slots;
         self.held_memory_mib -= held.memory_mib;
+        if let Entry::Occupied(mut alike) = self.by_class.entry(held.class) {
+            alike.get_mut().remove(&attempt);
+            if alike.get().is_empty() {
+                alike.remove();
+            }
+        }
         Some(held.task)
     }
 
@@ -256,9 +268,27 @@ impl Worker {
     }
 
     /// What it would start last and was not asked back, newest first: of some.
-    pub(super) fn newest(&self, look: usize) -> impl Iterator<Item = (AttemptId, Held)> {
+    fn newest(&self, look: usize) -> impl Iterator<Item = (AttemptId, Held)> {
         let newest = self.attempts.iter().rev().take(look);
         newest.filter(|(attempt, _)| !self.recalled.contains(attempt)).map(|(attempt, held)| (*attempt, *held))
+    }
+
+    /// The kinds of tasks that it has.
+    pub(super) fn classes(&self) -> impl Iterator<Item = ClassId> {
+        self.by_class.keys().copied()
+    }
+
+    /// Of one kind, what has not started and was not asked back, newest first: of some.
+    pub(super) fn waiting_in(
+        &self,
+        class: ClassId,
+        look: usize,
+        tasks: &Tasks,
+    ) -> impl Iterator<Item = (AttemptId, Held)> {
+        let newest = self.by_class.get(&class).into_iter().flat_map(move |alike| alike.iter().rev().take(look));
+        let kept = newest.filter(|attempt| !self.recalled.contains(attempt));
+        let held = kept.filter_map(|attempt| Some((*attempt, *self.attempts.get(attempt)?)));
+        held.filter(|(attempt, held)| !tasks.has_started(held.task, *attempt))
     }
 
     /// Whether this client does not fill its slots.
