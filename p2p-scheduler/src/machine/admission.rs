@@ -66,6 +66,8 @@ pub enum AdmissionEvent {
         /// Whether the host's key was not known before.
         first_sight: bool,
     },
+    /// What this peer holds may have seemed to be over, because of its clock; it is not.
+    Restored,
     /// The host (or somebody in her name: it is not signed) said no.
     Denied(DenyReason),
     /// Somebody signs as host with a key that is not the one that counts.
@@ -286,6 +288,7 @@ impl Admission {
                 self.claim(me, now, speaker, wanted);
             } else {
                 self.claim_at = self.renewal(now);
+                wanted.events.push(AdmissionEvent::Restored);
             }
         }
         if self.attending.is_some_and(|since| since + limits::SIDE_VISIT_TIME <= now.at) {

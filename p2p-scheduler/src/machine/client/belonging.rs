@@ -34,10 +34,10 @@ impl ClientMachine {
         out.extend(wanted.sides.into_iter().map(ClientOutput::Side));
         for event in wanted.events {
             match &event {
-                AdmissionEvent::Admitted { .. } => {
-                    self.hello_at = Some(now.at);
-                    self.calls.look_again();
-                    self.seek_soon(now);
+                AdmissionEvent::Admitted { .. } => self.belongs(now),
+                AdmissionEvent::Restored => {
+                    self.belongs(now);
+                    continue;
                 }
                 AdmissionEvent::Removals => {
                     self.cut(now, out);
@@ -48,6 +48,12 @@ impl ClientMachine {
             }
             out.push(ClientOutput::Report(ClientReport::Admission(event)));
         }
+    }
+
+    fn belongs(&mut self, now: Now) {
+        self.hello_at = Some(now.at);
+        self.calls.look_again();
+        self.seek_soon(now);
     }
 
     /// A linked worker shows what proves it now: its membership was renewed. It was verified for the directory.

@@ -38,6 +38,10 @@ impl WorkerMachine {
         for event in wanted.events {
             match &event {
                 AdmissionEvent::Admitted { .. } => self.hello_after(now, Duration::ZERO),
+                AdmissionEvent::Restored => {
+                    self.hello_after(now, Duration::ZERO);
+                    continue;
+                }
                 AdmissionEvent::Removals => {
                     self.cut(now, out);
                     continue;
