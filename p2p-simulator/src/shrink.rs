@@ -66,6 +66,7 @@ impl Shrinker {
     }
 
     fn simpler(&mut self) {
+        self.attempt(|plan| plan.closes_last = false);
         for seat in 0..self.best.workers.len() {
             self.attempt(|plan| plan.workers[seat].present = false);
             self.attempt(|plan| plan.workers[seat].at_ms = 0);

@@ -199,3 +199,60 @@ fn who_was_signed_while_two_clocks_were_ahead_asks_again_when_they_are_right() {
     world.submit(client, task(1));
     world.run_until(Duration::from_secs(120), World::all_done);
 }
+
+/// Seed 1131786: what a worker holds seemed to be over while his clock was wrong, when the board came back; then nobody heard of him any more.
+#[test]
+fn who_was_back_while_his_clock_was_wrong_is_heard_of_when_it_is_right() {
+    let mut world = World::new(1_131_786);
+    world.host(&["carol", "bob"]);
+    let (worker, client) = (world.worker("carol", 1), world.client("bob"));
+    world.run_for(SOON);
+    world.board_down(worker);
+    world.set_skew(worker, -1000);
+    world.submit(client, task(1));
+    world.run_for(Duration::from_secs(20));
+    world.board_up(worker);
+    world.run_for(Duration::from_millis(500));
+    world.set_skew(worker, 0);
+    world.run_until(Duration::from_secs(60), World::all_done);
+}
+
+/// The board throws out whoever is left alone on it: the host when the last guest leaves, and she is back for the next one.
+#[test]
+fn whoever_is_thrown_out_because_nobody_else_is_there_is_back_for_the_next() {
+    let mut world = World::new(1);
+    world.close_for_the_last();
+    let host = world.host(&["carol", "bob"]);
+    let worker = world.worker("carol", 1);
+    world.run_for(SOON);
+    let before = world.lines_of(host);
+    world.kill(worker);
+    world.run_for(SOON);
+    assert!(world.lines_of(host) > before, "she was thrown out, and says that she is back");
+    let client = world.client("bob");
+    world.worker("carol", 1);
+    world.submit(client, task(1));
+    world.run_until(Duration::from_secs(60), World::all_done);
+}
+
+/// Seed 5010438: more than a look's worth of tasks that only one worker takes hid others that the idle one could have had.
+#[test]
+fn what_only_one_takes_hides_nothing_from_others() {
+    let mut world = World::new(5_010_438);
+    world.host(&["carol", "frank", "dave"]);
+    let mut with_gpu = offer(1, &["r"]);
+    with_gpu.offer.labels = vec!["gpu".to_owned()];
+    world.worker_with("frank", with_gpu, None);
+    let client = world.client("dave");
+    let for_gpu = |ms| TaskSpec { labels: vec!["gpu".to_owned()], ..task(ms) };
+    for _ in 0..3 {
+        world.submit_all(client, (0..50).map(|_| task(0)).collect());
+        world.submit_all(client, (0..50).map(|_| for_gpu(0)).collect());
+        world.run_until(SOON, World::all_done);
+    }
+    let long = world.submit_all(client, (0..10).map(|_| task(3000)).collect());
+    world.submit_all(client, (0..200).map(|_| for_gpu(0)).collect());
+    world.run_for(Duration::from_secs(1));
+    world.worker("carol", 1);
+    world.run_until(Duration::from_secs(25), |world| long.iter().all(|task| world.outcome(*task).is_some()));
+}

@@ -18,10 +18,11 @@ impl Plan {
         let horizon_ms = *dice.one(&[5_000, 20_000, 60_000, 120_000]);
         let workers = (0..dice.between(1, 4)).map(|_| worker(&mut dice)).collect::<Vec<_>>();
         let clients = (0..dice.between(1, 3)).map(|_| client(&mut dice)).collect::<Vec<_>>();
-        let mut plan = Self { seed, workers, clients, tasks: Vec::new(), faults: Vec::new() };
+        let mut plan = Self { seed, workers, clients, tasks: Vec::new(), faults: Vec::new(), closes_last: false };
         plan.tasks = tasks(&mut dice, &plan, horizon_ms);
         let faults = *dice.one(&[0, 1, 2, 4, 8, 16]);
         plan.faults = (0..faults).map(|_| fault(&mut dice, &plan, horizon_ms)).collect();
+        plan.closes_last = dice.percent(70);
         plan
     }
 }

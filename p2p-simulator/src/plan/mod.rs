@@ -19,6 +19,8 @@ pub struct Plan {
     pub tasks: Vec<TaskPlan>,
     /// What goes wrong.
     pub faults: Vec<FaultPlan>,
+    /// Whether the board throws out whoever is left alone on it when another leaves.
+    pub closes_last: bool,
 }
 
 /// A place for a process. Whoever starts again takes the same one.

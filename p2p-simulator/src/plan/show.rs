@@ -7,6 +7,9 @@ use super::{Fault, Plan, Seat, TaskPlan};
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "plan of seed {}:", self.seed)?;
+        if self.closes_last {
+            writeln!(f, "              the board closes the last one on it")?;
+        }
         for (at, worker) in self.workers.iter().enumerate().filter(|(_, worker)| worker.present) {
             write!(f, "  {:>7} ms  worker {at} of {} starts: {} slots", worker.at_ms, worker.user, worker.slots)?;
             if worker.memory_mib > 0 {

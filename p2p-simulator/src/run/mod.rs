@@ -112,6 +112,9 @@ impl<'a> Run<'a> {
         world.trace = trace;
         world.keep_lines = false;
         world.strict = true;
+        if plan.closes_last {
+            world.close_for_the_last();
+        }
         let calm = START + Duration::from_millis(plan.calm_ms() + 1);
         let mut run = Self {
             plan,

@@ -13,6 +13,8 @@ use super::{Happening, Peer, World};
 const LATENCY: Duration = Duration::from_millis(30);
 /// After the board is back.
 const COMES_BACK_WITHIN_MS: u64 = 3000;
+/// Whom the board throws out because nobody else is there comes back within so many milliseconds.
+const THROWN_OUT_MS: u64 = 1200;
 /// Lines that are remembered for whoever says them again.
 const REMEMBERED: usize = 256;
 
@@ -28,6 +30,7 @@ pub struct Weather {
 #[derive(Debug)]
 pub(super) struct Board {
     closed: bool,
+    closes_last: bool,
     weather: Weather,
     seed: u64,
     /// Lines that somebody may say again.
@@ -39,6 +42,7 @@ impl Default for Board {
     fn default() -> Self {
         Self {
             closed: false,
+            closes_last: false,
             weather: Weather { faults: Faults::default(), delay_ms: 20 },
             seed: 0,
             recent: Vec::new(),
@@ -110,6 +114,26 @@ impl World {
         self.places[peer].up = false;
         self.owes_nothing(peer);
         self.board_now(peer, BoardEvent::Down { reason: "cut".to_owned(), retry_in: Duration::from_secs(1) });
+        self.on_left();
+    }
+
+    /// From now on the board throws out whoever is left alone on it when another leaves, as pico's does.
+    pub fn close_for_the_last(&mut self) {
+        self.board.closes_last = true;
+    }
+
+    /// Somebody is not on the board any more.
+    pub(super) fn on_left(&mut self) {
+        if !self.board.closes_last || self.board.closed {
+            return;
+        }
+        let mut there = (0..self.places.len()).filter(|peer| self.is_alive(*peer) && self.places[*peer].up);
+        let (Some(last), None) = (there.next(), there.next()) else { return };
+        self.note(last, || "is the last one on the board".to_owned());
+        self.board_down(last);
+        self.places[last].up = true;
+        let after = Duration::from_millis(self.dice.below(THROWN_OUT_MS));
+        self.later(after, Happening::Board(last, BoardEvent::Up));
     }
 
     /// It comes back.
@@ -136,6 +160,10 @@ impl World {
 
     /// Lets an event of the board happen now.
     pub(super) fn on_board(&mut self, peer: Peer, event: BoardEvent) {
+        // It was on its way there when something else went wrong.
+        if event == BoardEvent::Up && !self.places[peer].up {
+            return;
+        }
         self.note(peer, || format!("board: {event:?}"));
         if event == BoardEvent::Up {
             self.on_event();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use p2p_proto::board::BoardEvent;
-use p2p_proto::link::{Hints, ToWorker};
+use p2p_proto::link::{Hints, LinkError, ToWorker};
 use p2p_scheduler::machine::client::{ClientInput, ClientOutput};
 use p2p_scheduler::machine::host::{HostInput, HostOutput};
 use p2p_scheduler::machine::worker::{WorkerInput, WorkerOutput};
@@ -39,10 +39,15 @@ impl World {
     }
 
     pub(super) fn on_prepared(&mut self, plug: Plug) {
-        let ((peer, connection), hints) = (plug, Ok(Hints::default()));
+        let (peer, connection) = plug;
         if !self.wires.live.contains(&plug) {
             return;
         }
+        let hints = if self.refuse_links && self.dice.percent(30) {
+            Err(LinkError::Unreachable("no place to listen at".to_owned()))
+        } else {
+            Ok(Hints::default())
+        };
         self.preparing(Some(plug));
         match &self.places[peer].machine {
             Machine::Worker(_) => self.worker_input(peer, WorkerInput::Prepared { connection, hints }),

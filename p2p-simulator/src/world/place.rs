@@ -269,6 +269,7 @@ impl World {
         let (waited, ran) = self.executor.on_gone(peer);
         waited.into_iter().for_each(|task| self.ledger.on_unstaged(task));
         ran.into_iter().for_each(|task| self.ledger.on_run_over(task));
+        self.on_left();
     }
 
     /// Its machine sleeps: time passes, it hears nothing, and then everything at once. Links that were silent for too long break.
