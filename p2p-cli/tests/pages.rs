@@ -109,14 +109,23 @@ fn every_bound_is_listed_with_its_value_and_its_test() {
 
 #[test]
 fn every_row_of_the_threat_table_is_shown_by_tests() {
-    let page = include_str!("../../docs/security.md");
-    let table = page.split_once("| who tries what |").expect("the threat table").1;
+    shown_by_tests(include_str!("../../docs/security.md"), "| who tries what |", 4, 20);
+}
+
+#[test]
+fn all_that_is_odd_about_picos_pipe_is_shown_by_tests() {
+    shown_by_tests(include_str!("../../docs/pico.md"), "| the server |", 3, 10);
+}
+
+/// The last of the columns names tests, in at least so many rows.
+fn shown_by_tests(page: &str, header: &str, columns: usize, least: usize) {
+    let table = page.split_once(header).expect("the table").1;
     let rows: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
-    assert!(rows.len() > 20, "{} rows", rows.len());
+    assert!(rows.len() > least, "{} rows", rows.len());
     for row in rows {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-        assert_eq!(cells.len(), 4, "{row}");
-        for test in cells[3].split(", ") {
+        assert_eq!(cells.len(), columns, "{row}");
+        for test in cells[columns - 1].split(", ") {
             is_a_test(cells[0], test);
         }
     }
