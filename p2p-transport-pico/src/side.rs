@@ -68,7 +68,7 @@ impl Witness for SideTopics {
         let (wire, channel) = self.enter(&format!("pipe {topic} -a {guest} -c")).await?;
         if !self.config.believe_logins && !wire.is_hub() {
             return Err(self.unbelieved(
-                "a login on this board is no proof: somebody who knows a member's public SSH key may pass as that member",
+                "this board is not a hub: a login there proves what others' server makes of it, which is not enough to let a machine in",
             ));
         }
         let mut side = SideTopic { wire, channel, topic: topic.to_owned(), guest: guest.clone(), own: String::new() };
