@@ -1,9 +1,9 @@
 //! Fair shares, as the world sees them (I-06, S-01): who has had how much of a worker's slots while others waited there. Nothing of this asks
 //! the worker; a start costs what the users of that worker are many.
 //!
-//! For each two users of a worker there is a *lead*: the slot-seconds of the one less those of the other, each divided by his weight. Time in which
-//! nothing waited for one of them is no credit of his. A slot that goes to somebody is fair while his lead over each for whom something waits is
-//! no more than what the other's running attempts will add, and one attempt's length on one slot.
+//! What each user of a worker has *had* is his slot-seconds, divided by his weight. Who comes, or had nothing waiting, is put where those are for
+//! whom something waits: time in which nothing waited for him is no credit of his. Where nobody was, all begin anew. A slot that goes to somebody is
+//! fair while he has had no more than each for whom something waits, by what that one's running attempts will add, and one attempt's length on one slot.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use p2p_proto::limits;
 
 use crate::world::Peer;
 
-/// What a slot adds to a lead in a nanosecond for a user of weight 1: enough that weights lose nothing to rounding.
+/// What a slot adds in a nanosecond for a user of weight 1: enough that weights lose nothing to rounding.
 const SCALE: i128 = 1 << 16;
 
 /// An attempt, as far as fairness goes.
@@ -34,8 +34,8 @@ pub(crate) struct Fair {
 #[derive(Debug, Default)]
 struct Shares {
     users: Vec<User>,
-    /// Of each user over each other one.
-    leads: Vec<Vec<i128>>,
+    /// The least that anybody had had of those for whom something waited, when that last ended for one of them: nobody begins below.
+    floor: i128,
     settled: Duration,
     /// Attempts here that are not plain: while there are any, who is next depends on what fits.
     special: u32,
@@ -47,11 +47,16 @@ struct Shares {
 struct User {
     name: UserName,
     weight: u32,
+    had: i128,
     waiting: u32,
     slots: u32,
 }
 
 impl User {
+    fn is_here(&self) -> bool {
+        self.waiting + self.slots > 0
+    }
+
     fn of(&self, time: Duration, slots: u32) -> i128 {
         let slot_ns = time.as_nanos() * u128::from(slots);
         i128::try_from(slot_ns).unwrap_or(i128::MAX / SCALE) * SCALE / i128::from(self.weight)
@@ -65,17 +70,17 @@ impl Fair {
         shares.settle(at);
         let id = shares.id(user, weight);
         shares.special += u32::from(!load.plain);
-        shares.users[id].waiting += 1;
-        if shares.users[id].waiting == 1 {
+        if shares.users[id].waiting == 0 {
             shares.comes(id);
         }
+        shares.users[id].waiting += 1;
     }
 
     /// It waits no longer, and did not start.
     pub(crate) fn on_unstaged(&mut self, at: Duration, worker: Peer, user: &UserName, load: Load) {
         self.change(at, worker, user, |shares, id| {
             shares.special = shares.special.saturating_sub(u32::from(!load.plain));
-            shares.users[id].waiting = shares.users[id].waiting.saturating_sub(1);
+            shares.waits_less(id);
         });
     }
 
@@ -90,8 +95,8 @@ impl Fair {
         let mut passed = None;
         self.change(at, worker, user, |shares, id| {
             passed = shares.passed_over(id).filter(|_| shares.special == 0);
-            shares.users[id].waiting = shares.users[id].waiting.saturating_sub(1);
             shares.users[id].slots += load.cpus;
+            shares.waits_less(id);
         });
         passed
     }
@@ -125,42 +130,42 @@ impl Shares {
             return id;
         }
         let weight = weight.clamp(1, limits::WEIGHT);
-        self.users.push(User { name: name.clone(), weight, waiting: 0, slots: 0 });
-        self.leads.iter_mut().for_each(|row| row.push(0));
-        self.leads.push(vec![0; self.users.len()]);
+        self.users.push(User { name: name.clone(), weight, had: 0, waiting: 0, slots: 0 });
         self.users.len() - 1
     }
 
     fn settle(&mut self, at: Duration) {
         let passed = at.saturating_sub(std::mem::replace(&mut self.settled, at));
-        if passed.is_zero() {
-            return;
-        }
-        for id in 0..self.users.len() {
-            let had = self.users[id].of(passed, self.users[id].slots);
-            if had > 0 {
-                self.add(id, had);
-            }
+        for user in &mut self.users {
+            user.had += user.of(passed, user.slots);
         }
     }
 
-    fn add(&mut self, id: usize, had: i128) {
-        for other in (0..self.users.len()).filter(|other| *other != id) {
-            self.leads[id][other] += had;
-            self.leads[other][id] -= had;
-        }
-    }
-
-    /// Nothing waited for him before: that is no credit, but for one turn, if something of his still runs.
+    /// Nothing waited for him before.
     fn comes(&mut self, id: usize) {
-        let most = if self.users[id].slots > 0 { self.stride() } else { 0 };
-        for other in (0..self.users.len()).filter(|other| *other != id) {
-            let lead = self.leads[other][id].min(most);
-            (self.leads[other][id], self.leads[id][other]) = (lead, -lead);
+        let others = || self.users.iter().enumerate().filter(|(other, user)| *other != id && user.is_here());
+        let waiting = others().filter(|(_, user)| user.waiting > 0).map(|(_, user)| user.had).min();
+        let least = waiting.or_else(|| others().map(|(_, user)| user.had).min());
+        // If something of his still runs, he was away for a moment only, and is left what he was behind in one turn.
+        let behind = if self.users[id].slots > 0 { self.stride() } else { 0 };
+        let from = match least {
+            Some(least) => least.max(self.floor),
+            None if self.users[id].slots > 0 => self.floor,
+            None => self.users.iter().map(|user| user.had).max().unwrap_or(0),
+        };
+        self.users[id].had = self.users[id].had.max(from - behind);
+    }
+
+    /// One less waits for him.
+    fn waits_less(&mut self, id: usize) {
+        let least = self.users.iter().filter(|user| user.waiting > 0).map(|user| user.had).min();
+        self.users[id].waiting = self.users[id].waiting.saturating_sub(1);
+        if self.users[id].waiting == 0 {
+            self.floor = self.floor.max(least.unwrap_or(0));
         }
     }
 
-    /// What one attempt on one slot adds to a lead at most.
+    /// What one attempt on one slot adds at most.
     fn stride(&self) -> i128 {
         self.users.iter().map(|user| user.of(self.longest, 1)).max().unwrap_or(0)
     }
@@ -168,11 +173,12 @@ impl Shares {
     fn passed_over(&self, id: usize) -> Option<(UserName, Duration)> {
         let stride = self.stride();
         let others = self.users.iter().enumerate().filter(|(other, user)| *other != id && user.waiting > 0);
-        let passed = others.map(|(other, user)| (other, self.leads[id][other] - user.of(self.longest, user.slots)));
-        let (other, beyond) = passed.max_by_key(|(_, beyond)| *beyond)?;
+        let more = |user: &User| self.users[id].had - user.had;
+        let passed = others.map(|(_, user)| (user, more(user) - user.of(self.longest, user.slots)));
+        let (user, beyond) = passed.max_by_key(|(_, beyond)| *beyond)?;
         (beyond > stride).then(|| {
-            let lead = self.leads[id][other] / SCALE;
-            (self.users[other].name.clone(), Duration::from_nanos(u64::try_from(lead).unwrap_or(u64::MAX)))
+            let lead = more(user) / SCALE;
+            (user.name.clone(), Duration::from_nanos(u64::try_from(lead).unwrap_or(u64::MAX)))
         })
     }
 }

@@ -5,7 +5,7 @@
 //! a slot waits for the next one until the others have theirs, though he has used nothing of it yet.
 //!
 //! Usage says nothing by itself, only who is ahead of whom. Who comes, or had nothing waiting, is brought up to the least usage of those who wait:
-//! time away is no credit, and no debt either, for whoever was ahead stays so until the others have caught up.
+//! time away is no credit, and no debt either, for whoever was ahead stays so until the others have caught up. Where nobody is, all begin anew.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -37,9 +37,10 @@ pub(super) struct Shares {
     active: BTreeSet<UserId>,
     /// Those who are remembered only for what they are ahead.
     gone: BTreeSet<UserId>,
-    /// The least usage of those who waited, when somebody last stopped waiting, or what the last one who was here came to: where a newcomer starts
-    /// if nobody is here.
+    /// The least usage of those who waited, when somebody last stopped waiting, or the most of all, when nobody was here: nobody starts below.
     floor: u128,
+    /// The most that anybody has used.
+    most: u128,
     /// How long an attempt of whomever occupies its slots on average, nanoseconds.
     mean_ns: u64,
     /// Counts starts: among equals, who was served longest ago is next.
@@ -94,6 +95,7 @@ impl Shares {
             active: BTreeSet::new(),
             gone: BTreeSet::new(),
             floor: 0,
+            most: 0,
             mean_ns: 0,
             turn: 0,
         }
@@ -170,6 +172,7 @@ impl Shares {
             share.settle(at);
             share.slots -= slots;
             share.mean_ns = Some(share.mean_ns.map_or(ran_ns, mixed));
+            self.most = self.most.max(share.usage);
         }
         self.rest(id);
     }
@@ -227,11 +230,9 @@ impl Shares {
         let runs = self.users.get(&id).is_some_and(|share| share.slots > 0);
         if !runs && !self.waiting.contains(&id) {
             self.active.remove(&id);
-            if self.active.is_empty()
-                && let Some(share) = self.users.get(&id)
-            {
-                // What he had while nobody else was here is nobody's claim.
-                self.floor = self.floor.max(share.usage);
+            if self.active.is_empty() {
+                // What anybody had before that is nobody's claim.
+                self.floor = self.floor.max(self.most);
             }
             self.forget(id);
         }
@@ -378,6 +379,25 @@ mod tests {
         shares.on_start(S, a, 4);
         shares.on_none_waiting(S, a);
         shares.on_end(S * 100, a, 4, S);
+        shares.on_waiting(S * 200, b);
+        shares.on_start(S * 200, b, 1);
+        shares.on_waiting(S * 200, a);
+        assert_eq!(shares.next(S * 210), Some(a));
+    }
+
+    /// Seed 6039443 of the simulator.
+    #[test]
+    fn where_nobody_was_for_a_while_nobody_is_ahead() {
+        let mut shares = Shares::new(BTreeMap::new());
+        let (a, b) = (shares.on_link(S, &name(0)), shares.on_link(S, &name(1)));
+        let runs = |shares: &mut Shares, id: UserId, from: u32, to: u32, slots: u32| {
+            shares.on_waiting(S * from, id);
+            shares.on_start(S * from, id, slots);
+            shares.on_none_waiting(S * from, id);
+            shares.on_end(S * to, id, slots, S * from);
+        };
+        runs(&mut shares, a, 1, 100, 4);
+        runs(&mut shares, b, 100, 101, 1);
         shares.on_waiting(S * 200, b);
         shares.on_start(S * 200, b, 1);
         shares.on_waiting(S * 200, a);
