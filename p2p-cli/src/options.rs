@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use p2p_proto::ids::{ClusterName, Fingerprint, UserName};
 use p2p_transport_pico::{BoardAddress, SshProgram};
 
@@ -82,6 +82,15 @@ pub struct Common {
     #[arg(long, global = true, env = "P2P_HOST_KEY", value_name = "P2P:...")]
     pub host_key: Option<Fingerprint>,
 
+    /// Whom to believe: those whom the cluster's host has signed, or everybody who gets onto the topic and says who he is. The latter needs no
+    /// `p2p host`, and everybody in the circle has to ask for it.
+    #[arg(long, global = true, value_name = "host|first-sight", default_value = "host")]
+    pub trust: Trust,
+
+    /// The cluster's topic on the board, below its owner's name, where it is not the usual one [default: NAME/future.p2p]
+    #[arg(long, global = true, env = "P2P_TOPIC", value_name = "TOPIC")]
+    pub topic: Option<TopicName>,
+
     /// Options of `ssh` for the way to the board, such as "-J somehost" or "-o ProxyCommand=..."; ~/.ssh/config counts anyway.
     #[arg(long, global = true, env = "P2P_SSH_ARGS", value_name = "OPTIONS", allow_hyphen_values = true)]
     pub ssh_args: Option<String>,
@@ -118,6 +127,43 @@ pub struct Common {
     /// Say more; twice for even more.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// Whom to believe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Trust {
+    /// Those whom the host has signed.
+    Host,
+    /// Whoever is on the topic.
+    FirstSight,
+}
+
+/// The name of a topic of somebody's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicName(String);
+
+/// The longest topic: the longest usual one is shorter.
+const TOPIC_BYTES: usize = 128;
+
+impl TopicName {
+    /// In full: below its owner's name, with which it may begin already.
+    pub fn of(&self, owner: &UserName) -> String {
+        let below = self.0.strip_prefix(owner.as_str()).and_then(|rest| rest.strip_prefix('/'));
+        format!("{owner}/{}", below.unwrap_or(&self.0))
+    }
+}
+
+impl std::str::FromStr for TopicName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+        let whole = text.split('/').all(|part| !part.is_empty() && !part.starts_with('-'));
+        if text.len() <= TOPIC_BYTES && text.chars().all(known) && whole {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!("it has at most {TOPIC_BYTES} letters, digits and . _ - in parts with / between them"))
+    }
 }
 
 fn ssh_program(text: &str) -> Result<SshProgram, String> {

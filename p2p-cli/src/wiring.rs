@@ -15,7 +15,7 @@ use p2p_transport_pico::{OwnerBoard, PicoBoard, PicoConfig, Session, SshArgs, To
 use p2p_transport_wormhole::{RelayAddress, WormholeConfig, WormholeTransport};
 
 use crate::home::Home;
-use crate::options::Common;
+use crate::options::{Common, Trust};
 use crate::say;
 use crate::terminal;
 use crate::trouble::{Code, Trouble};
@@ -34,6 +34,7 @@ const EXPLAIN_AFTER: Duration = Duration::from_secs(1);
 pub struct Wiring {
     pub member: Member,
     pub home: Arc<Home>,
+    topic: String,
     config: PicoConfig,
     links: WormholeConfig,
 }
@@ -52,10 +53,24 @@ impl Wiring {
         };
         // What was pinned and cannot be read must not count as nothing pinned: any key would be believed.
         let pinned = home.trusted(&cluster)?.pinned;
-        let trust = common.host_key.clone().or(pinned).map_or(HostTrust::Login, HostTrust::Named);
+        let trust = match (common.trust, &common.host_key) {
+            (Trust::Host, named) => named.clone().or(pinned).map_or(HostTrust::Login, HostTrust::Named),
+            (Trust::FirstSight, None) => HostTrust::NoHost,
+            (Trust::FirstSight, Some(_)) => {
+                let both = "--host-key names a host, and with --trust first-sight there is none: leave one of them out";
+                return Err(Trouble::new(Code::Usage, both));
+            }
+        };
+        let topic = common.topic.as_ref().map_or_else(|| cluster.topic(), |topic| topic.of(cluster.owner()));
+        if trust == HostTrust::NoHost {
+            say::info(&format!(
+                "nobody signs who belongs (--trust first-sight): whoever gets onto the topic {topic} is believed to be who he says he is, and runs \
+                 commands on its workers"
+            ));
+        }
         let hostname = gethostname::gethostname().to_string_lossy().into_owned();
         let member = Member { cluster, user, identity: home.identity()?, hostname, trust };
-        Ok(Self { member, home, config, links })
+        Ok(Self { member, home, topic, config, links })
     }
 
     /// The board of the cluster, for the host herself: with the list of who may enter, or else of herself. With a list her other
@@ -65,7 +80,7 @@ impl Wiring {
     pub fn hosting_board(&self, users: &[UserName], believe_logins: bool) -> Arc<OwnerBoard> {
         let mut config = self.config.clone();
         config.believe_logins = believe_logins;
-        Arc::new(OwnerBoard::open(config, self.member.cluster.topic(), self.access(users)))
+        Arc::new(OwnerBoard::open(config, self.topic.clone(), self.access(users)))
     }
 
     /// The list that a topic carries: never an empty one, which would let nobody know that it is hosted.
@@ -77,8 +92,8 @@ impl Wiring {
     pub fn board(&self) -> Arc<dyn Board> {
         let cluster = &self.member.cluster;
         let own = cluster.owner() == &self.member.user;
-        let twin = (!own).then(|| cluster.twin_topic(&self.member.user));
-        self.join(Topic { name: cluster.topic(), access: None, twin, after_host: own })
+        let twin = (!own).then(|| format!("{}/{}", self.member.user, self.topic));
+        self.join(Topic { name: self.topic.clone(), access: None, twin, after_host: own })
     }
 
     fn join(&self, topic: Topic) -> Arc<dyn Board> {

@@ -33,6 +33,7 @@ on_both!(
     a_second_host_says_who_hosts_already,
     the_host_hears_of_a_stranger,
     everybody_goes_on_after_the_server_was_away,
+    the_old_commands_are_host_enough_for_a_circle_that_trusts_itself,
 );
 
 /// The exit code and every one of these words, in stderr.
@@ -42,6 +43,25 @@ fn says(done: &Done, code: i32, words: &[&str]) {
     for words in words {
         assert!(done.stderr.contains(words), "it did not say {words:?}: {done}");
     }
+}
+
+/// OpenSSH's own program on the board, with these words as the command.
+fn ssh(cluster: &Cluster, user: &str, words: &[&str]) -> Command {
+    let address = cluster.board().trim_start_matches("ssh://");
+    let (host, port) = address.split_once(':').expect("an address");
+    let mut ssh = Command::new("ssh");
+    ssh.args(["-F", "/dev/null", "-T", "-p", port, "-i"]).arg(cluster.folder().join(user).join("key"));
+    for option in [
+        "IdentitiesOnly=yes",
+        "BatchMode=yes",
+        "StrictHostKeyChecking=no",
+        "UserKnownHostsFile=/dev/null",
+        "LogLevel=ERROR",
+    ] {
+        ssh.args(["-o", option]);
+    }
+    ssh.arg(host).args(words);
+    ssh
 }
 
 fn two_hundred_tasks_on_two_workers(server: Server) {
@@ -102,30 +122,7 @@ fn a_second_host_says_who_hosts_already(server: Server) {
 
 fn the_host_hears_of_a_stranger(server: Server) {
     let mut cluster = Cluster::start_on(server);
-    let address = cluster.board().trim_start_matches("ssh://").to_owned();
-    let (host, port) = address.split_once(':').expect("an address");
-    let mut ssh = Command::new("ssh");
-    ssh.args([
-        "-F",
-        "/dev/null",
-        "-T",
-        "-o",
-        "IdentitiesOnly=yes",
-        "-o",
-        "BatchMode=yes",
-        "-o",
-        "StrictHostKeyChecking=no",
-    ]);
-    ssh.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-i"]);
-    ssh.arg(cluster.folder().join("mallory/key")).args([
-        "-p",
-        port,
-        host,
-        "pipe",
-        &format!("{CLUSTER}/future.p2p"),
-        "-c",
-    ]);
-    let mut stranger = Running::start(ssh);
+    let mut stranger = Running::start(ssh(&cluster, "mallory", &["pipe", &format!("{CLUSTER}/future.p2p"), "-c"]));
     match server {
         Server::Pico => {
             cluster.wait_for_host("warning: mallory (from 127.0.0.1:");
@@ -156,4 +153,37 @@ fn everybody_goes_on_after_the_server_was_away(server: Server) {
     assert_eq!((done.code, done.stdout.as_str()), (Some(0), "done\n"), "{done}");
     let done = cluster.run("carol", &["run", "--", "echo", "again"]);
     assert_eq!((done.code, done.stdout.as_str()), (Some(0), "again\n"), "{done}");
+}
+
+fn the_old_commands_are_host_enough_for_a_circle_that_trusts_itself(server: Server) {
+    const CIRCLE: [&str; 6] = ["--cluster", "alice/p2p", "--topic", "p2p", "--trust", "first-sight"];
+    let cluster = Cluster::without_host_on(server);
+    let _host = Running::start(ssh(&cluster, "alice", &["pipe", "p2p", "-a", "bob,carol,diana"]));
+    let listed = || Running::start(ssh(&cluster, "alice", &["ls"])).done().stdout;
+    let open = || listed().contains("- alice/p2p: (Access List: bob, carol, diana)").then_some(());
+    within(PATIENCE, open).expect("the topic is open, with its list");
+    let mut by_hand = Running::start(ssh(&cluster, "bob", &["pipe", "alice/p2p"]));
+    within(PATIENCE, || listed().contains("(bob@").then_some(())).expect("bob has joined");
+
+    let worker = cluster.worker_with("bob", 1, &CIRCLE);
+    assert!(worker.log().contains("whoever gets onto the topic alice/p2p is believed"), "{}", worker.log());
+    let hello = |user: &str| cluster.run(user, &[&["run"], &CIRCLE[..], &["--", "echo", "hello"]].concat());
+    let done = hello("carol");
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "hello\n"), "{done}");
+    says(&done, 0, &["nobody signs who belongs"]);
+    // Who joined by hand harms nobody, whatever he types.
+    by_hand.write(b"hi!\nwhen=,type\n~p2p1 AAAA\n~p2p1 \xff\xfe\n\0\0");
+    let done = hello("alice");
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "hello\n"), "{done}");
+    let done = cluster.run("alice", &[&["status"], &CIRCLE[..]].concat());
+    assert!(done.stdout.contains("alice/p2p: without a host, whoever is on its topic belongs"), "{done}");
+    assert!(done.stdout.contains("bob@"), "{done}");
+
+    // It has to be asked for.
+    let done = cluster.run("carol", &[&["run"], &CIRCLE[..4], &["--", "true"]].concat());
+    assert_eq!(done.code, Some(68), "{done}");
+    let done = cluster.run("alice", &[&["host", "--users", "bob"], &CIRCLE[..]].concat());
+    says(&done, 2, &["with --trust first-sight there is no host"]);
+    let done = hello("mallory");
+    says(&done, 68, &["does not let you into alice/p2p"]);
 }

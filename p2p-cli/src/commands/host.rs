@@ -19,7 +19,7 @@ use p2p_transport_pico::OwnerBoard;
 
 use self::list::{Look, UsersFile};
 use super::Signals;
-use crate::options::Common;
+use crate::options::{Common, Trust};
 use crate::say;
 use crate::trouble::{Code, Trouble};
 use crate::trusted::Wish;
@@ -80,6 +80,11 @@ fn member_ttl(text: &str) -> Result<Duration, String> {
 
 /// Hosts until it is interrupted or the time is over.
 pub async fn host(common: &Common, options: Options) -> Result<ExitCode, Trouble> {
+    if common.trust == Trust::FirstSight {
+        let none = "with --trust first-sight there is no host: any session with a list opens the topic, such as: ssh pipe.pico.sh pipe TOPIC -a \
+                    USER,...";
+        return Err(Trouble::new(Code::Usage, none));
+    }
     let mut signals = Signals::listen()?;
     let mut file = options.users_file.as_deref().map(UsersFile::open).transpose()?;
     let users = file.as_ref().map_or(&options.users[..], UsersFile::users).to_vec();

@@ -88,7 +88,8 @@ async fn survey(client: &Client, wait: Duration) -> Result<(), Trouble> {
             continue;
         }
         let since = *entered.get_or_insert_with(Instant::now);
-        let complete = known > 0 && status.host_present && known == status.workers.len() && changed.elapsed() >= SETTLE;
+        let host_known = status.host_present || !status.has_host;
+        let complete = known > 0 && host_known && known == status.workers.len() && changed.elapsed() >= SETTLE;
         if complete || since.elapsed() >= SURVEY {
             return Ok(());
         }
@@ -97,9 +98,14 @@ async fn survey(client: &Client, wait: Duration) -> Result<(), Trouble> {
 
 fn print_table(status: &Status) {
     let host = if status.host_present { "is here" } else { "is away: running links go on, new friends cannot enter" };
-    println!("cluster {}: its host {} {host}", status.cluster, status.cluster.owner());
+    if status.has_host {
+        println!("cluster {}: its host {} {host}", status.cluster, status.cluster.owner());
+    } else {
+        println!("cluster {}: without a host, whoever is on its topic belongs", status.cluster);
+    }
     if status.workers.is_empty() {
-        println!("no worker is here; a friend adds one with: p2p worker --cluster {}", status.cluster);
+        let as_here = if status.has_host { "" } else { " --trust first-sight, and the --topic of this command" };
+        println!("no worker is here; a friend adds one with: p2p worker --cluster {}{as_here}", status.cluster);
         return;
     }
     let mut table = Table::new();
@@ -123,7 +129,7 @@ fn print_json(status: &Status, prospect: Option<&Waiting>) {
     let workers: Vec<_> = status.workers.iter().map(worker_json).collect();
     let all = serde_json::json!({
         "cluster": status.cluster.to_string(),
-        "host": { "user": status.cluster.owner().as_str(), "present": status.host_present },
+        "host": { "user": status.cluster.owner().as_str(), "present": status.host_present, "needed": status.has_host },
         "peers": status.peers,
         "slots": status.workers.iter().map(|worker| u64::from(worker.slots)).sum::<u64>(),
         "busy": status.workers.iter().filter_map(|worker| worker.busy).map(u64::from).sum::<u64>(),

@@ -39,6 +39,8 @@ pub enum HostTrust {
     Named(Fingerprint),
     /// The first key that signs: for boards that cannot tell, where everybody is trusted.
     FirstSight,
+    /// Nobody's: there is no host. Each machine signs for itself, and believes all others who do; whoever gets onto the topic belongs.
+    NoHost,
 }
 
 /// What a member keeps from one start to the next.
@@ -172,6 +174,8 @@ impl Admission {
     /// With what an earlier start has kept; a membership that does not verify any more is dropped.
     pub fn new(me: &Me, now: Now, trust: HostTrust, kept: MemberKept) -> Self {
         let fits = |host: &MachineKey| !matches!(&trust, HostTrust::Named(named) if !named.fits(*host));
+        // Where there is no host, what one signed counts for nothing.
+        let kept = if trust == HostTrust::NoHost { MemberKept::default() } else { kept };
         let host = kept.host.filter(fits);
         let removed = if host.is_some() { Removed::new(kept.serial, kept.removals) } else { Removed::default() };
         let held = host.zip(kept.membership).and_then(|(host, membership)| {
@@ -179,6 +183,7 @@ impl Admission {
             let mine = claims.user == me.user && claims.machine == me.identity.machine_key();
             (mine && !removed.voids(claims.machine, claims.serial)).then(|| Held::new(me, now, membership, claims))
         });
+        let held = if trust == HostTrust::NoHost { Some(Held::own(me, now)) } else { held };
         Self {
             trust,
             host,
@@ -206,6 +211,7 @@ impl Admission {
     }
 
     /// Believes a peer, or says why not: the host must have signed its machine and not removed it since, and its machine must have signed the process.
+    /// Where there is no host, the machine must have signed for itself.
     ///
     /// # Errors
     /// [`ProtoError::Untrusted`] with what does not hold.
@@ -217,7 +223,10 @@ impl Admission {
         role: Role,
         process: ProcessKey,
     ) -> Result<Verified, ProtoError> {
-        let host = self.host.ok_or_else(|| ProtoError::Untrusted("the host's key is not known yet".to_owned()))?;
+        let host = match self.trust {
+            HostTrust::NoHost => credentials.membership.verify_first_sight(&me.cluster, now.unix)?.machine,
+            _ => self.host.ok_or_else(|| ProtoError::Untrusted("the host's key is not known yet".to_owned()))?,
+        };
         let verified = credentials.verify(&me.cluster, host, role, process, now.unix)?;
         if self.removed.has(&verified) {
             return Err(ProtoError::Untrusted(format!("the host has removed this machine of {}", verified.user)));
@@ -265,6 +274,11 @@ impl Admission {
         if self.is_member(now) { None } else { self.denied }
     }
 
+    /// Whether somebody signs who belongs.
+    pub fn has_host(&self) -> bool {
+        self.trust != HostTrust::NoHost
+    }
+
     /// Whether the host counts as away.
     pub fn host_away(&self) -> bool {
         self.away
@@ -273,7 +287,7 @@ impl Admission {
     /// The board is up: claims when there is nothing to show, or it ends soon.
     pub fn on_up(&mut self, me: &Me, now: Now, speaker: &mut Speaker, wanted: &mut Wanted) {
         self.claim_again = CLAIM_AGAIN;
-        self.away_at = Some(now.at + limits::HOST_AWAY);
+        self.away_at = (self.trust != HostTrust::NoHost).then(|| now.at + limits::HOST_AWAY);
         if self.wants_claim(now) {
             self.claim(me, now, speaker, wanted);
         } else {
@@ -283,7 +297,9 @@ impl Admission {
 
     /// Does what it is time for.
     pub fn on_tick(&mut self, me: &Me, now: Now, speaker: &mut Speaker, wanted: &mut Wanted) {
-        if self.claim_at.is_some_and(|at| at <= now.at) {
+        // For itself a machine signs anew as soon as a clock that was set asks for it: nobody else reminds it.
+        let for_itself = self.trust == HostTrust::NoHost && self.wants_claim(now);
+        if for_itself || self.claim_at.is_some_and(|at| at <= now.at) {
             if self.wants_claim(now) {
                 self.claim(me, now, speaker, wanted);
             } else {
@@ -314,6 +330,7 @@ impl Admission {
     /// Takes a message of the board, of whatever kind.
     pub fn on_message(&mut self, me: &Me, now: Now, message: Message, speaker: &mut Speaker, wanted: &mut Wanted) {
         match message {
+            _ if self.trust == HostTrust::NoHost => {}
             Message::Prove(prove) => self.on_prove(me, now, &prove, wanted),
             Message::Admit(admit) => self.on_admit(me, now, admit, wanted),
             Message::Deny(deny) => self.on_deny(me, now, &deny, wanted),
@@ -395,6 +412,7 @@ impl Admission {
             // Her other processes on her own machine.
             HostTrust::Login => host == me.identity.machine_key() && me.user == *me.cluster.owner(),
             HostTrust::Named(_) | HostTrust::FirstSight => true,
+            HostTrust::NoHost => false,
         };
         if is_known {
             self.believe(me, now, host, wanted);
@@ -565,6 +583,11 @@ impl Admission {
     }
 
     fn claim(&mut self, me: &Me, now: Now, speaker: &mut Speaker, wanted: &mut Wanted) {
+        if self.trust == HostTrust::NoHost {
+            self.held = Some(Held::own(me, now));
+            self.claim_at = self.renewal(now);
+            return wanted.events.push(AdmissionEvent::Restored);
+        }
         let claim = Claim { user: me.user.clone(), keys: me.keys(), certificate: me.certificate(now), role: me.role };
         speaker.say(now, Message::Claim(claim), &mut wanted.lines);
         self.claimed_at = Some(now.at);
@@ -574,6 +597,15 @@ impl Admission {
 }
 
 impl Held {
+    /// What a machine signs for itself, where there is no host.
+    fn own(me: &Me, now: Now) -> Self {
+        let machine = me.identity.machine_key();
+        let until = now.unix + limits::MEMBERSHIP_TTL.as_secs();
+        let claims =
+            MembershipClaims { host: machine, user: me.user.clone(), machine, serial: 0, from: now.unix, until };
+        Self::new(me, now, Membership::sign(&me.identity, &me.cluster, &claims), claims)
+    }
+
     fn new(me: &Me, now: Now, membership: Membership, claims: MembershipClaims) -> Self {
         let credentials = me.credentials(&membership, now);
         let certificate_renew_unix = now.unix + p2p_proto::limits::PROCESS_TTL.as_secs() / 2;

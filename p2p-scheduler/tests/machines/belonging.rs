@@ -12,7 +12,7 @@ use p2p_proto::trust::{Identity, ProcessCertificate, ProcessSecret, UnixTime};
 use p2p_scheduler::machine::admission::AdmissionEvent;
 use p2p_scheduler::machine::host::{HostInput, HostReport};
 use p2p_scheduler::machine::worker::WorkerInput;
-use p2p_scheduler::{AdmitBy, ClientReport, HostConfig, HostKept, HostTrust, WorkerReport};
+use p2p_scheduler::{AdmitBy, ClientReport, HostConfig, HostKept, HostTrust, MemberKept, WorkerReport};
 
 use p2p_simulator::world::{CLUSTER, Peer, World, offer, task};
 
@@ -284,6 +284,38 @@ fn with_a_named_key_nobody_else_is_believed_whatever_the_board_shows_and_at_firs
     assert!(admissions(&world, careful).iter().any(other), "{:?}", admissions(&world, careful));
     // This is the limit of first sight.
     assert_eq!(world.kept(trusting).host, Some(world.me_of(eve).keys().machine));
+}
+
+#[test]
+fn where_there_is_no_host_each_machine_signs_for_itself_and_those_of_hosts_are_strangers() {
+    let mut world = World::new(1);
+    let trusting =
+        |world: &mut World, user: &str| world.client_trusting(user, MemberKept::default(), 0, HostTrust::NoHost);
+    let worker = world.worker_trusting("bob", offer(1, &["r"]), None, HostTrust::NoHost);
+    let client = trusting(&mut world, "dave");
+    world.submit(client, task(1));
+    world.run_until(SOON, World::all_done);
+    // One that waits for a host is believed as little as it believes others.
+    let waiting = world.client("carol");
+    world.submit(waiting, task(1));
+    world.run_for(MINUTE);
+    assert!(!world.all_done(), "who was signed by nobody has run something");
+    // Now she comes, with one of her own, and signs for those who wait for her.
+    world.host(&["bob", "carol"]);
+    world.new_machine("bob");
+    let hers = world.worker("bob", 1);
+    world.run_until(MINUTE, World::all_done);
+    assert!(world.worker_reports(hers).iter().any(|report| matches!(report, WorkerReport::Linked { .. })));
+    assert!(admissions(&world, worker).is_empty(), "{:?}", admissions(&world, worker));
+    // A clock that is set right is followed at once, and signatures are renewed for as long as it lasts.
+    for skew in [-100_000, 0] {
+        world.set_skew(worker, skew);
+        world.run_for(MINUTE);
+    }
+    world.run_for(limits::MEMBERSHIP_TTL * 2);
+    let late = trusting(&mut world, "dave");
+    world.submit(late, task(1));
+    world.run_until(MINUTE, World::all_done);
 }
 
 #[test]

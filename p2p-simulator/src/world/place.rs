@@ -207,11 +207,16 @@ impl World {
 
     /// A client that starts with this.
     pub fn client_keeping(&mut self, user: &str, kept: MemberKept, skew_s: i64) -> Peer {
+        self.client_trusting(user, kept, skew_s, HostTrust::Login)
+    }
+
+    /// The same, of a machine that finds out in this way who the host is.
+    pub fn client_trusting(&mut self, user: &str, kept: MemberKept, skew_s: i64, trust: HostTrust) -> Peer {
         let me = self.me(user, Role::Client);
         let seed = self.dice.bytes();
         let mut now = self.now();
         now.unix = now.unix.saturating_add_signed(skew_s);
-        let machine = ClientMachine::new(me.clone(), now, HostTrust::Login, kept.clone(), seed);
+        let machine = ClientMachine::new(me.clone(), now, trust, kept.clone(), seed);
         let peer = self.place(Machine::Client(Box::new(machine)), me, None, skew_s);
         self.places[peer].kept = kept;
         peer

@@ -20,6 +20,8 @@ pub struct Status {
     pub cluster: ClusterName,
     /// Whether its host was heard lately.
     pub host_present: bool,
+    /// Whether there is one who signs who belongs, or everybody signs for himself.
+    pub has_host: bool,
     /// Peers on the board, as the host counts them; 1 before she was heard.
     pub peers: u32,
     /// Workers, by name.
@@ -110,6 +112,7 @@ impl ClientMachine {
         Status {
             cluster: self.me.cluster.clone(),
             host_present: self.admission.host_present(now, limits::HOST_AWAY),
+            has_host: self.admission.has_host(),
             peers: self.speaker.peers(),
             workers,
             queued: self.tasks.queued(),
