@@ -17,6 +17,12 @@ pub fn ask(question: &str) -> Option<bool> {
     prompt().map(|person| person.accept_host_key(question))
 }
 
+/// How wide lines for people are: the terminal's width, or what is read well.
+pub fn width() -> usize {
+    const READ_WELL: usize = 110;
+    textwrap::termwidth().min(READ_WELL)
+}
+
 struct Person;
 
 impl Prompt for Person {

@@ -56,6 +56,8 @@ pub struct PicoConfig {
     pub silence: Duration,
     /// Believe what any server says about who is logged in (T-02), not only our own hub, which takes no certificates.
     pub believe_logins: bool,
+    /// Who is told of each step on the way in.
+    pub progress: Option<Arc<dyn Progress>>,
     /// Makes the waits between tries repeatable; `None` in daily use.
     pub seed: Option<u64>,
     pub(crate) host_key_alias: Option<String>,
@@ -88,6 +90,25 @@ pub enum SshProgram {
     System,
 }
 
+/// A step on the way into a board, in this order. Over other machines each of them takes all steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Its name was looked up.
+    Name,
+    /// A server answered, and it speaks SSH.
+    Port,
+    /// The server's key is the right one.
+    HostKey,
+    /// The server took a key of the user's.
+    Key,
+}
+
+/// Somebody who wants to know how far one gets: the step that fails is the first one of which he is not told.
+pub trait Progress: Send + Sync {
+    /// A step is done; says what was found. It runs in the middle of things, and must not block.
+    fn done(&self, step: Step, found: String);
+}
+
 /// A person at a terminal. Both calls may block for as long as a person needs; they run on a thread of their own.
 pub trait Prompt: Send + Sync {
     /// Whether to trust a server that was never seen before; `question` shows its name, key type and fingerprint.
@@ -116,6 +137,7 @@ impl PicoConfig {
             connect_timeout: CONNECT_TIMEOUT,
             silence: SILENCE,
             believe_logins: true,
+            progress: None,
             seed: None,
             host_key_alias: None,
             strict: Strict::default(),
@@ -135,6 +157,13 @@ impl PicoConfig {
 
     pub(crate) fn usual_known_hosts() -> PathBuf {
         ssh_folder().join("known_hosts")
+    }
+
+    /// A step is done.
+    pub(crate) fn did(&self, step: Step, found: impl FnOnce() -> String) {
+        if let Some(progress) = &self.progress {
+            progress.done(step, found());
+        }
     }
 
     /// How `known_hosts` names this server.

@@ -19,7 +19,7 @@ use p2p_proto::board::BoardError;
 use socket2::Socket;
 use ssh2::{HashType, KnownHostFileKind, MethodType};
 
-use crate::config::PicoConfig;
+use crate::config::{PicoConfig, Step};
 use crate::known_hosts::{self, KnownHost, Place, Standing};
 use crate::native::Native;
 use crate::route::{self, Path, Route};
@@ -44,7 +44,11 @@ const DOUBT: Duration = Duration::from_secs(3);
 pub(crate) async fn enter(config: &PicoConfig) -> Result<Wire, BoardError> {
     match route::plan(config).await? {
         Route::Native(path) => task::spawn_blocking(move || async_io::block_on(walk(*path))).await.map(Wire::Native),
-        Route::System(why) => system::enter(config, why.as_deref()).await.map(Wire::System),
+        Route::System(why) => {
+            let system = system::enter(config, why.as_deref()).await?;
+            config.did(Step::Key, || format!("the ssh program logged in to {}", config.address));
+            Ok(Wire::System(system))
+        }
     }
 }
 
@@ -91,6 +95,13 @@ async fn enter_one(config: &PicoConfig, way: Way) -> Result<Native, BoardError> 
 async fn shake_hands(config: &PicoConfig, known: &KnownHost, way: Way) -> Result<Native, BoardError> {
     let lost = |fault: &io::Error| unreachable(config, &reach::why(fault));
     let by_network = matches!(way, Way::Network);
+    match &way {
+        Way::Network => {}
+        Way::Command(command) => config.did(Step::Name, || format!("left to the ProxyCommand {command}")),
+        Way::Socket(_) => {
+            config.did(Step::Name, || format!("{} is left to the machine before it", config.address.host()));
+        }
+    }
     let (socket, carrier) = match way {
         Way::Network => (into_socket(dial(config).await.map_err(|fault| lost(&fault))?), None),
         Way::Socket(socket) => (Ok(socket.into()), None),
@@ -110,6 +121,10 @@ async fn shake_hands(config: &PicoConfig, known: &KnownHost, way: Way) -> Result
     } else {
         wire.drive(|| ssh.handshake()).await.map_err(|fault| unreachable(config, &fault))?;
     }
+    config.did(Step::Port, || {
+        let banner = ssh.banner().unwrap_or("which does not say what it is");
+        format!("{} is an SSH server: {}", config.address, banner.trim())
+    });
     wire.ssh = ssh;
     Ok(wire)
 }
@@ -149,10 +164,15 @@ async fn stranger(config: &PicoConfig) -> Option<BoardError> {
 async fn dial(config: &PicoConfig) -> io::Result<Async<TcpStream>> {
     let place = (config.address.host(), config.address.port());
     if let Some(proxy) = config.proxies.of(place.0, place.1) {
+        config.did(Step::Name, || format!("{} is left to the proxy {proxy}", place.0));
         return proxy.dial(place.0, place.1).await;
     }
     let found = place.to_socket_addrs().await.map_err(|fault| reach::no_name(config.address.host(), &fault))?;
     let addresses: Vec<SocketAddr> = found.take(ADDRESSES).collect();
+    config.did(Step::Name, || {
+        let all: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
+        format!("{} is {}", place.0, all.join(", "))
+    });
     let share = config.connect_timeout / (addresses.len() as u32 + 1);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses {
@@ -213,6 +233,7 @@ fn check_host_key(config: &PicoConfig, known: &KnownHost, wire: &Native) -> Resu
     let shown = known_hosts::fingerprint(hash);
     if let Some(wanted) = &config.accept_host_key {
         if wanted.trim_end_matches('=') == shown {
+            config.did(Step::HostKey, || format!("{board} has the key that was asked for, {shown}"));
             return Ok(());
         }
         return fault(format!(
@@ -221,7 +242,10 @@ fn check_host_key(config: &PicoConfig, known: &KnownHost, wire: &Native) -> Resu
         ));
     }
     match known.standing(key) {
-        Standing::Known => Ok(()),
+        Standing::Known => {
+            config.did(Step::HostKey, || format!("{board} has the key that is known, {shown}"));
+            Ok(())
+        }
         Standing::Revoked(place) => {
             let (file, line) = named(place);
             fault(format!(
@@ -238,7 +262,11 @@ fn check_host_key(config: &PicoConfig, known: &KnownHost, wire: &Native) -> Resu
                 config.known_as()
             ))
         }
-        Standing::New => first_contact(config, key, &shown),
+        Standing::New => {
+            first_contact(config, key, &shown)?;
+            config.did(Step::HostKey, || format!("{board} has a key that was accepted just now, {shown}"));
+            Ok(())
+        }
     }
 }
 

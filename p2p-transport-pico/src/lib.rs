@@ -45,7 +45,7 @@ mod wire;
 
 pub use address::{AddressError, BoardAddress};
 pub use board::{PicoBoard, Topic};
-pub use config::{Agent, PicoConfig, Prompt, SshProgram};
+pub use config::{Agent, PicoConfig, Progress, Prompt, SshProgram, Step};
 pub use listing::{ListedClient, ListedTopic, Listing, ListingError};
 pub use owner::OwnerBoard;
 pub use session::{CommandOutput, Session};

@@ -2,6 +2,7 @@
 
 pub mod approve;
 pub mod demo;
+pub mod doctor;
 pub mod host;
 pub mod hub;
 pub mod id;
@@ -42,6 +43,7 @@ async fn dispatch(common: &crate::options::Common, command: Command) -> Result<E
         Command::Host(options) => host::host(common, options).await,
         Command::Status(options) => status::status(common, options).await,
         Command::Hub(options) => hub::hub(common, options).await,
+        Command::Doctor(options) => doctor::doctor(common, options).await,
         Command::Id(options) => id::id(common, options).await,
         Command::Approve(options) => approve::approve(common, &options),
         Command::Members(options) => members::members(common, &options),

@@ -11,7 +11,7 @@ use p2p_proto::board::BoardError;
 use ssh2::{ErrorCode, PublicKey};
 
 use super::{left, too_slow, unreachable};
-use crate::config::{Agent, PicoConfig};
+use crate::config::{Agent, PicoConfig, Step};
 use crate::key_file::{self, KeyFile};
 use crate::native::Native;
 
@@ -144,7 +144,10 @@ impl Login<'_> {
 
     fn judge(&mut self, key: &str, result: Result<(), ssh2::Error>) -> Result<Offer, BoardError> {
         match result {
-            Ok(()) => Ok(Offer::Taken),
+            Ok(()) => {
+                self.config.did(Step::Key, || format!("{} took the key {key}", self.config.address));
+                Ok(Offer::Taken)
+            }
             Err(fault) if GONE.contains(&fault.code()) && self.notes.len() >= 5 => Err(self.refused()),
             Err(fault) if GONE.contains(&fault.code()) => Err(unreachable(self.config, &fault)),
             Err(fault) if REFUSED.contains(&fault.code()) => {
