@@ -9,6 +9,7 @@
 
 mod commands;
 mod home;
+mod hosting;
 mod map;
 mod needs;
 mod options;

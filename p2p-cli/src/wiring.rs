@@ -30,6 +30,9 @@ const DENIED_FOR: Duration = Duration::from_secs(2);
 /// A wait that is longer than this is explained.
 const EXPLAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// The name of the cluster of one's own machines.
+pub const PERSONAL: &str = "personal";
+
 /// This machine's way into a cluster.
 pub struct Wiring {
     pub member: Member,
@@ -80,12 +83,26 @@ impl Wiring {
     pub fn hosting_board(&self, users: &[UserName], believe_logins: bool) -> Arc<OwnerBoard> {
         let mut config = self.config.clone();
         config.believe_logins = believe_logins;
-        Arc::new(OwnerBoard::open(config, self.topic.clone(), self.access(users)))
+        Arc::new(OwnerBoard::open(config, self.topic.clone(), Self::access(&self.member.user, users)))
     }
 
     /// The list that a topic carries: never an empty one, which would let nobody know that it is hosted.
-    pub fn access(&self, users: &[UserName]) -> Vec<UserName> {
-        if users.is_empty() { vec![self.member.user.clone()] } else { users.to_vec() }
+    pub fn access(owner: &UserName, users: &[UserName]) -> Vec<UserName> {
+        if users.is_empty() { vec![owner.clone()] } else { users.to_vec() }
+    }
+
+    /// Whether it is the cluster of one's own machines, whose topic nobody else enters: it has no list, and needs nobody who keeps it open.
+    pub fn is_personal(&self) -> bool {
+        let cluster = &self.member.cluster;
+        cluster.name() == PERSONAL && *cluster.owner() == self.member.user
+    }
+
+    /// The board of a personal cluster, for the process that hosts it. `believe_logins` as for [`Self::hosting_board`].
+    pub fn own_board(&self, believe_logins: bool) -> Arc<dyn Board> {
+        let mut config = self.config.clone();
+        config.believe_logins = believe_logins;
+        let topic = Topic { name: self.topic.clone(), access: None, twin: None, after_host: false };
+        Arc::new(PicoBoard::join(config, topic))
     }
 
     /// The board of the cluster, for a member.
@@ -93,7 +110,7 @@ impl Wiring {
         let cluster = &self.member.cluster;
         let own = cluster.owner() == &self.member.user;
         let twin = (!own).then(|| format!("{}/{}", self.member.user, self.topic));
-        self.join(Topic { name: self.topic.clone(), access: None, twin, after_host: own })
+        self.join(Topic { name: self.topic.clone(), access: None, twin, after_host: own && !self.is_personal() })
     }
 
     fn join(&self, topic: Topic) -> Arc<dyn Board> {

@@ -5,7 +5,7 @@ mod cluster;
 use std::fs;
 use std::process::Command;
 
-use cluster::{CLUSTER, Cluster, Done, PATIENCE, Running, Server, within};
+use cluster::{Background, CLUSTER, Cluster, Done, PATIENCE, Running, Server, within};
 
 /// Each of these functions is a test on the hub, and one on pico's pipe.
 macro_rules! on_both {
@@ -34,6 +34,7 @@ on_both!(
     the_host_hears_of_a_stranger,
     everybody_goes_on_after_the_server_was_away,
     the_old_commands_are_host_enough_for_a_circle_that_trusts_itself,
+    ones_own_machines_need_no_host,
 );
 
 /// The exit code and every one of these words, in stderr.
@@ -186,4 +187,52 @@ fn the_old_commands_are_host_enough_for_a_circle_that_trusts_itself(server: Serv
     says(&done, 2, &["with --trust first-sight there is no host"]);
     let done = hello("mallory");
     says(&done, 68, &["does not let you into alice/p2p"]);
+}
+
+/// What alice has in another place.
+fn on_her_other_machine(cluster: &Cluster, words: &[&str]) -> Command {
+    let mut command = cluster.command("alice", words);
+    command.env_remove("P2P_CLUSTER").env("P2P_HOME", cluster.folder().join("other machine"));
+    command
+}
+
+fn ones_own_machines_need_no_host(server: Server) {
+    let cluster = Cluster::without_host_on(server);
+    let here = |words: &[&str]| {
+        let mut command = cluster.command("alice", words);
+        command.env_remove("P2P_CLUSTER");
+        command
+    };
+    let mut worker = Background::start("worker-here", here(&["worker", "--slots", "1"]), cluster.folder());
+    worker.wait_for("at work for alice/personal");
+    let done = Running::start(here(&["run", "--", "echo", "here"])).done();
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "here\n"), "{done}");
+    // Another machine of hers is let in by the first one, where the board's word is enough; else she says so there.
+    let client = Running::start(on_her_other_machine(&cluster, &["run", "--wait", "2m", "--", "echo", "there"]));
+    if server == Server::Pico {
+        worker.wait_for("a machine of alice wants in");
+        let id = Running::start(on_her_other_machine(&cluster, &["id", "--offline", "--json"])).done();
+        let id: serde_json::Value = serde_json::from_str(&id.stdout).expect("JSON");
+        assert!(worker.log().contains(id["words"].as_str().expect("words")), "{}", worker.log());
+        let approve = ["approve", "alice", id["key"].as_str().expect("a key"), "--cluster", "alice/personal"];
+        let done = Running::start(here(&approve)).done();
+        assert_eq!(done.code, Some(0), "{done}");
+    }
+    let done = client.done();
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "there\n"), "{done}");
+    // The two go on without the one that signed them.
+    let mut other = Background::start(
+        "worker-there",
+        on_her_other_machine(&cluster, &["worker", "--slots", "1"]),
+        cluster.folder(),
+    );
+    other.wait_for("at work for alice/personal");
+    worker.kill();
+    let done = Running::start(here(&["run", "--", "echo", "still"])).done();
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "still\n"), "{done}");
+    // It is nobody else's.
+    let done = cluster.run("bob", &["run", "--cluster", "alice/personal", "--", "true"]);
+    assert_eq!(done.code, Some(68), "{done}");
+    let done = cluster.run("alice", &["host", "--cluster", "alice/personal", "--users", "bob"]);
+    says(&done, 2, &["for your own machines", "another name"]);
 }

@@ -1,33 +1,23 @@
 //! `p2p host`: opens a cluster for friends.
 
-mod list;
 mod service;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_io::Timer;
 use clap::{Args, ValueEnum};
 use futures::FutureExt as _;
-use p2p_proto::board::Board;
-use p2p_proto::board::message::DenyReason;
-use p2p_proto::ids::{MachineKey, UserName};
-use p2p_scheduler::{AdmitBy, Host, HostConfig, HostReport, TrustStore};
-use p2p_transport_pico::OwnerBoard;
+use p2p_proto::ids::UserName;
+use p2p_scheduler::{AdmitBy, HostConfig};
 
-use self::list::{Look, UsersFile};
 use super::Signals;
+use crate::hosting::{Hosting, UsersFile};
 use crate::options::{Common, Trust};
 use crate::say;
 use crate::trouble::{Code, Trouble};
-use crate::trusted::Wish;
-use crate::wiring::Wiring;
-use crate::words::words;
+use crate::wiring::{PERSONAL, Wiring};
 
-/// How often it looks for another list, and for what other commands want of it.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long one hosts who does not say.
 const DURATION: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// The shortest and the longest life of a signature that makes sense.
@@ -89,7 +79,7 @@ pub async fn host(common: &Common, options: Options) -> Result<ExitCode, Trouble
     let mut file = options.users_file.as_deref().map(UsersFile::open).transpose()?;
     let users = file.as_ref().map_or(&options.users[..], UsersFile::users).to_vec();
     let friends = !users.is_empty() || file.is_some();
-    let wiring = Wiring::new(common, if friends { "friends" } else { "personal" }).await?;
+    let wiring = Wiring::new(common, if friends { "friends" } else { PERSONAL }).await?;
     if options.service {
         let (path, how) = service::write(wiring.member.cluster.name())?;
         println!("wrote {}\nto enable it: {how}", path.display());
@@ -101,21 +91,13 @@ pub async fn host(common: &Common, options: Options) -> Result<ExitCode, Trouble
         member_ttl: options.member_ttl,
         ..HostConfig::of(users.iter().cloned())
     };
-    wiring.home.forget_pending(&wiring.member.cluster)?;
-    let board = wiring.hosting_board(&users, options.admit == Some(Admit::Auto));
-    let store = Arc::clone(&wiring.home) as Arc<dyn TrustStore>;
-    let host = Host::open(&wiring.member, config, Arc::clone(&board) as Arc<dyn Board>, store)
-        .map_err(|fault| Trouble::new(Code::Usage, fault.to_string()))?;
-    let key = wiring.member.identity.machine_key();
-    say::info(&format!("this machine's key is {}; in words: {}", key.fingerprint(), words(&key)));
-    for (user, keys) in wiring.home.trusted(&wiring.member.cluster)?.approved {
-        for key in keys {
-            host.approve(user.clone(), key);
-        }
+    if wiring.is_personal() && friends {
+        let text =
+            format!("{} is for your own machines: give the cluster for friends another name", wiring.member.cluster);
+        return Err(Trouble::new(Code::Usage, text));
     }
-    let mut hosting = Hosting { wiring, host, board, users };
+    let mut hosting = Hosting::open(&wiring, config, options.admit == Some(Admit::Auto))?;
     let mut over = Box::pin(async_std::task::sleep(options.duration.unwrap_or(DURATION)).fuse());
-    let mut look = Box::pin(Timer::after(LOOK_EVERY).fuse());
     loop {
         futures::select! {
             () = signals.next().fuse() => break,
@@ -123,116 +105,15 @@ pub async fn host(common: &Common, options: Options) -> Result<ExitCode, Trouble
                 say::info("the time is over (--duration)");
                 break;
             }
-            _ = look => {
-                hosting.look(file.as_mut()).await;
-                look = Box::pin(Timer::after(LOOK_EVERY).fuse());
+            tended = hosting.tend(file.as_mut()).fuse() => {
+                if !tended? {
+                    break;
+                }
             }
-            report = hosting.host.report().fuse() => match report {
-                Some(report) => hosting.say(&report)?,
-                None => break,
-            },
         }
     }
-    let cluster = &hosting.wiring.member.cluster;
-    hosting.host.leave().await;
+    hosting.leave().await;
+    let cluster = &wiring.member.cluster;
     say::info(&format!("{cluster} has no host now: running links go on, new ones cannot meet"));
     Ok(ExitCode::SUCCESS)
-}
-
-struct Hosting {
-    wiring: Wiring,
-    host: Host,
-    board: Arc<OwnerBoard>,
-    users: Vec<UserName>,
-}
-
-impl Hosting {
-    /// Takes up what has changed: the list, and what other commands want.
-    async fn look(&mut self, file: Option<&mut UsersFile>) {
-        match file.map_or(Look::Same, UsersFile::look) {
-            Look::Same => {}
-            Look::Wrong(fault) => say::info(&format!("{fault}; the list stays as it was")),
-            Look::Changed(users) => {
-                // Who is off the list is named on the board before it opens anew without him.
-                self.host.set_users(users.clone());
-                self.users.clone_from(&users);
-                self.board.set_users(self.wiring.access(&users)).await;
-            }
-        }
-        let wishes = self.wiring.home.take_wishes(&self.wiring.member.cluster).unwrap_or_else(|trouble| {
-            log::warn!("{trouble}");
-            Vec::new()
-        });
-        for wish in wishes {
-            match wish {
-                Wish::Approve(user, key) => self.host.approve(user, key),
-                Wish::Forget(user, key) => self.host.forget(user, key),
-            }
-        }
-    }
-
-    fn say(&self, report: &HostReport) -> Result<(), Trouble> {
-        let cluster = &self.wiring.member.cluster;
-        match report {
-            HostReport::Open => {
-                let names: Vec<&str> = self.users.iter().map(UserName::as_str).collect();
-                let whom =
-                    if names.is_empty() { "you alone".to_owned() } else { format!("you and {}", names.join(", ")) };
-                say::info(&format!("{cluster} is open for {whom}"));
-            }
-            HostReport::BoardDown { reason, retry_in } if retry_in.is_zero() => log::info!("{reason}; back at once"),
-            HostReport::BoardDown { reason, retry_in } => {
-                say::info(&format!("the board is away: {reason}; next try in {:.1} s", retry_in.as_secs_f32()));
-            }
-            HostReport::Warning(text) => say::info(&format!("warning: {text}")),
-            HostReport::Failed(error) => return Err(error.clone().into()),
-            HostReport::Admitted { name, role, first_time: true } => {
-                say::info(&format!("{name} entered as a {role}; its machine stands for {} from now on", name.user()));
-            }
-            HostReport::Admitted { name, role, .. } => say::info(&format!("{name} entered as a {role}")),
-            HostReport::Refused { name, why } => say::info(&format!("{name} {}", refused(*why))),
-            HostReport::Asked { name, machine, why } => {
-                if let Some(why) = why {
-                    log::info!("{name} has to be approved: {why}");
-                }
-                say::info(&asked(name.user(), *machine, &cluster.to_string()));
-            }
-            HostReport::Intruder { name, machine, seen } => say::line(&format!(
-                "p2p: WARNING: somebody claims to be {} with the key {}, and the board shows {} where only {} should be. Nothing was signed. If \
-                 {} is really there, compare the key's words (p2p id), then: p2p approve {} KEY --cluster {cluster}",
-                name.user(),
-                machine.fingerprint(),
-                say::harmless(seen),
-                name.user(),
-                name.user(),
-                name.user(),
-            )),
-            HostReport::Removed { user, machine } => {
-                say::info(&format!("the machine {} of {user} is removed; links to it end now", machine.fingerprint()));
-            }
-            HostReport::Left(name) => say::info(&format!("{name} left")),
-        }
-        Ok(())
-    }
-}
-
-fn asked(user: &str, machine: MachineKey, cluster: &str) -> String {
-    let fingerprint = machine.fingerprint();
-    format!(
-        "a machine of {user} wants in. Ask {user}, by another way than this board, for its words (p2p id), and only if they are\n  {}\nlet it \
-         in: p2p approve {user} {fingerprint} --cluster {cluster}",
-        words(&machine)
-    )
-}
-
-fn refused(why: DenyReason) -> &'static str {
-    match why {
-        DenyReason::NotListed => "is not on the list (--users)",
-        DenyReason::OtherKey => "comes with the key of another machine",
-        DenyReason::BadCertificate => "showed a certificate that does not verify; is one of the two clocks wrong?",
-        DenyReason::AwaitsApproval => "has to be approved (p2p approve)",
-        DenyReason::Unproven => "was not where the board should have shown that login",
-        DenyReason::TooManyMachines => "has too many machines already (p2p trust forget takes one off)",
-        DenyReason::Other => "was refused",
-    }
 }

@@ -32,7 +32,7 @@ use crate::needs::Needs;
 use crate::options::Common;
 use crate::say;
 use crate::trouble::{Code, Trouble};
-use crate::wiring::{Patience, Wiring};
+use crate::wiring::{PERSONAL, Patience, Wiring};
 
 /// Options of `p2p map`.
 #[derive(Debug, Args)]
@@ -153,7 +153,7 @@ pub async fn map(common: &Common, options: Options) -> Result<ExitCode, Trouble>
     if before.done > 0 {
         say::info(&format!("{} tasks are in the --joblog and are not run again", before.done));
     }
-    let wiring = Wiring::new(common, "personal").await?;
+    let wiring = Wiring::new(common, PERSONAL).await?;
     let client = wiring.client_with_grace(options.grace)?;
     let plan = Arc::new(plan);
     let fed = feed::start(Arc::clone(&plan), rows, logged)

@@ -21,7 +21,7 @@ use crate::options::Common;
 use crate::outputs::Outputs;
 use crate::say;
 use crate::trouble::{Code, Trouble};
-use crate::wiring::{Patience, Wiring, say_report};
+use crate::wiring::{PERSONAL, Patience, Wiring, say_report};
 
 /// Options of `p2p run`.
 #[derive(Debug, Args)]
@@ -79,7 +79,7 @@ pub async fn run(common: &Common, options: Options) -> Result<ExitCode, Trouble>
     let signals = Signals::insist()?;
     let task = task(&options)?;
     let mut outputs = Outputs::new(&options.outputs, PathBuf::from("."))?;
-    let wiring = Wiring::new(common, "personal").await?;
+    let wiring = Wiring::new(common, PERSONAL).await?;
     let client = wiring.client_with_grace(options.grace)?;
     signals.leaves(&client);
     let mut patience = Patience::new(options.wait);

@@ -12,7 +12,7 @@ use p2p_scheduler::{Client, Status, Task, Waiting, WorkerStatus};
 use crate::needs::Needs;
 use crate::options::Common;
 use crate::trouble::Trouble;
-use crate::wiring::{Patience, Wiring, next_report, say_report};
+use crate::wiring::{PERSONAL, Patience, Wiring, next_report, say_report};
 
 /// How long workers have to answer, once one is in the cluster.
 const SURVEY: Duration = Duration::from_millis(1500);
@@ -32,7 +32,7 @@ pub struct Options {
 
 /// Asks every worker, and prints a table or JSON, and whether a command with these needs would wait, and why.
 pub async fn status(common: &Common, options: Options) -> Result<ExitCode, Trouble> {
-    let wiring = Wiring::new(common, "personal").await?;
+    let wiring = Wiring::new(common, PERSONAL).await?;
     let client = wiring.client()?;
     client.survey();
     let surveyed = survey(&client, options.wait).await;

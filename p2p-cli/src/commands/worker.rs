@@ -1,5 +1,7 @@
 //! `p2p worker`: offers this machine's slots to a cluster.
 
+mod house;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +15,13 @@ use p2p_proto::ids::UserName;
 use p2p_scheduler::machine::admission::AdmissionEvent;
 use p2p_scheduler::{TrustStore, Waiting, Worker, WorkerOffer, WorkerReport};
 
+use self::house::House;
 use super::Signals;
 use crate::needs::mib;
 use crate::options::Common;
 use crate::say;
 use crate::trouble::{Code, Trouble};
-use crate::wiring::{Wiring, say_admission};
+use crate::wiring::{PERSONAL, Wiring, say_admission};
 
 /// Options of `p2p worker`.
 #[derive(Debug, Args)]
@@ -51,7 +54,7 @@ pub struct Options {
 /// Works until it is interrupted or the time is over.
 pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Trouble> {
     let mut signals = Signals::listen()?;
-    let wiring = Wiring::new(common, "personal").await?;
+    let wiring = Wiring::new(common, PERSONAL).await?;
     let executor = CommandExecutor::new(CommandConfig::default())
         .map_err(|fault| Trouble::new(Code::System, fault.to_string()))?;
     let slots = options.slots.unwrap_or_else(processors);
@@ -69,6 +72,7 @@ pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Troub
     let mut over = Box::pin(after(options.duration).fuse());
     let mut left = Box::pin(worker.left().fuse());
     let mut told = Told::default();
+    let mut house = House::new(common, &wiring)?;
     let mut stops = 0;
     let mut trouble = None;
     loop {
@@ -89,8 +93,9 @@ pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Troub
                 say::info("the time is over (--duration)");
                 worker.drain();
             }
+            () = house.tend(&wiring).fuse() => {}
             report = worker.report().fuse() => match report {
-                Some(report) => match told.say(&report, cluster) {
+                Some(report) => match told.say(house.hear(&report), cluster) {
                     Ok(()) => {}
                     // Friends' tasks run over links, which need no board.
                     Err(fault) if told.at_work => {
@@ -104,6 +109,7 @@ pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Troub
             },
         }
     }
+    house.leave().await;
     say::info("left");
     trouble.map_or(Ok(ExitCode::SUCCESS), Err)
 }

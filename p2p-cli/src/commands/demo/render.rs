@@ -22,7 +22,7 @@ use super::fractal::Picture;
 use crate::options::Common;
 use crate::say;
 use crate::trouble::{Code, Trouble};
-use crate::wiring::{Patience, Wiring, say_report};
+use crate::wiring::{PERSONAL, Patience, Wiring, say_report};
 
 /// How long to wait for a worker.
 const WAIT: Duration = Duration::from_secs(30);
@@ -57,7 +57,7 @@ pub async fn render(common: &Common, picture: &Picture, out: &Path) -> Result<Ex
             format!("{} cannot be written: {fault}; choose another place with --out", out.display()),
         )
     })?;
-    let wiring = Wiring::new(common, "personal").await?;
+    let wiring = Wiring::new(common, PERSONAL).await?;
     let client = wiring.client()?;
     let since = Instant::now();
     let mut pixels = vec![0; picture.width as usize * picture.height as usize * 3];
