@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use p2p_proto::ids::{ClusterName, UserName};
 use p2p_proto::trust::Identity;
@@ -13,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::retry_on_intr;
 
 use crate::trouble::{Code, Trouble};
-use crate::trusted::Trusted;
+use crate::trusted::{Session, Trusted};
 
 const IDENTITY_FILE: &str = "identity.key";
 const CLUSTERS_FOLDER: &str = "clusters";
@@ -28,6 +29,8 @@ const CLUSTER_FILE_BYTES: u64 = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Home {
     folder: PathBuf,
+    /// What this process goes by; [`Home::change`] is for all processes.
+    pub(crate) sessions: Mutex<BTreeMap<ClusterName, Session>>,
 }
 
 impl Home {
@@ -39,7 +42,7 @@ impl Home {
                 .map(|dirs| dirs.config_dir().to_owned())
                 .ok_or_else(|| Trouble::new(Code::System, "no home folder is known: name a folder with --home DIR"))?,
         };
-        let home = Self { folder };
+        let home = Self { folder, sessions: Mutex::default() };
         make_folder(&home.folder.join(CLUSTERS_FOLDER))
             .map_err(|fault| home.trouble("the folder of keys cannot be made", &home.folder, &fault))?;
         Ok(home)

@@ -1,14 +1,16 @@
 //! What is kept of one cluster, and wishes: what a command wants of the host's own process, which looks for them.
 
+mod store;
+
 use std::collections::BTreeMap;
 
-use p2p_proto::ids::{ClusterName, Fingerprint, MachineKey, UserName};
+use p2p_proto::ids::{Fingerprint, MachineKey, UserName};
 use p2p_proto::limits;
 use p2p_proto::trust::{Membership, UnixTime};
-use p2p_scheduler::{HostKept, MemberKept, Removal, TrustStore};
+use p2p_scheduler::{MemberKept, Removal};
 use serde::{Deserialize, Serialize};
 
-use crate::home::Home;
+pub use self::store::Session;
 use crate::trouble::{Code, Trouble};
 
 /// Wishes that wait for the host.
@@ -87,8 +89,39 @@ impl Trusted {
     /// As a member: forgets the host, and all that hangs on her key. Whether there was one.
     pub fn forget_host(&mut self) -> bool {
         let known = self.pinned.take().is_some() | self.host.take().is_some();
-        (self.membership, self.heard, self.removed) = (None, 0, Vec::new());
+        self.forget_heard();
         known
+    }
+
+    /// As a member: takes what a process of this machine has learnt. `known` is the host as that process has read or written her last: where she is another
+    /// one by now, a person or a quicker process has decided that, and it stays. Whether it was taken.
+    pub fn learn(&mut self, known: Option<MachineKey>, kept: &MemberKept) -> bool {
+        let Some(host) = kept.host else { return true };
+        let same = self.host == Some(host);
+        if !same && self.host != known || self.pinned.as_ref().is_some_and(|pinned| !pinned.fits(host)) {
+            return false;
+        }
+        if !same {
+            self.forget_heard();
+        }
+        self.host = Some(host);
+        self.membership.clone_from(&kept.membership);
+        // Two processes of one machine may have heard different beats.
+        self.heard = self.heard.max(kept.serial);
+        for (machine, serial) in &kept.removals {
+            match self.removed.iter_mut().find(|(other, _)| other == machine) {
+                Some((_, known)) => *known = (*known).max(*serial),
+                None => self.removed.push((*machine, *serial)),
+            }
+        }
+        self.removed.sort_unstable_by_key(|(machine, serial)| (std::cmp::Reverse(*serial), *machine));
+        self.removed.truncate(limits::REMOVALS_KEPT);
+        true
+    }
+
+    /// What was heard of one host says nothing about another: each has a counter of her own.
+    fn forget_heard(&mut self) {
+        (self.membership, self.heard, self.removed) = (None, 0, Vec::new());
     }
 
     /// Leaves a wish for the host's process.
@@ -146,99 +179,5 @@ fn take(of: &mut BTreeMap<UserName, Vec<MachineKey>>, user: &UserName, machine: 
         if machines.is_empty() {
             of.remove(user);
         }
-    }
-}
-
-impl Home {
-    /// Takes the wishes that were left for the host's process.
-    pub fn take_wishes(&self, cluster: &ClusterName) -> Result<Vec<Wish>, Trouble> {
-        if self.trusted(cluster)?.wishes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut wishes = Vec::new();
-        self.change(cluster, |trusted| wishes = std::mem::take(&mut trusted.wishes))?;
-        Ok(wishes)
-    }
-
-    /// As a host's process ends up or begins anew: nobody waits for her approval.
-    pub fn forget_pending(&self, cluster: &ClusterName) -> Result<(), Trouble> {
-        if self.trusted(cluster)?.pending.is_empty() {
-            return Ok(());
-        }
-        self.change(cluster, |trusted| trusted.pending.clear())
-    }
-
-    fn keep(&self, cluster: &ClusterName, change: impl FnOnce(&mut Trusted)) {
-        if let Err(trouble) = self.change(cluster, change) {
-            log::warn!("{trouble}");
-        }
-    }
-
-    fn kept(&self, cluster: &ClusterName) -> Trusted {
-        self.trusted(cluster).unwrap_or_else(|trouble| {
-            log::warn!("{trouble}");
-            Trusted::default()
-        })
-    }
-}
-
-impl TrustStore for Home {
-    fn load(&self, cluster: &ClusterName) -> MemberKept {
-        let Trusted { host, membership, heard, removed, .. } = self.kept(cluster);
-        MemberKept { host, membership, serial: heard, removals: removed }
-    }
-
-    fn save(&self, cluster: &ClusterName, kept: &MemberKept) {
-        self.keep(cluster, |trusted| {
-            trusted.host = kept.host;
-            trusted.membership.clone_from(&kept.membership);
-            // Two processes of one machine may have heard different beats.
-            if kept.serial >= trusted.heard {
-                trusted.heard = kept.serial;
-                trusted.removed.clone_from(&kept.removals);
-            }
-        });
-    }
-
-    fn load_roster(&self, cluster: &ClusterName) -> HostKept {
-        let trusted = self.kept(cluster);
-        let removals = trusted.removals();
-        let machines = trusted
-            .members
-            .into_iter()
-            .flat_map(|(user, machines)| machines.into_iter().map(move |machine| (user.clone(), machine)));
-        HostKept { members: machines.collect(), removals, serial: trusted.serial, until: trusted.until }
-    }
-
-    fn bind(&self, cluster: &ClusterName, user: &UserName, machine: MachineKey, serial: u64, until: UnixTime) {
-        self.keep(cluster, |trusted| {
-            trusted.add(user, machine);
-            take(&mut trusted.pending, user, machine);
-            trusted.unapprove(user, Some(&Fingerprint::from(machine)));
-            trusted.serial = trusted.serial.max(serial);
-            trusted.until = trusted.until.max(until);
-        });
-    }
-
-    fn unbind(&self, cluster: &ClusterName, user: &UserName, removal: Removal) {
-        self.keep(cluster, |trusted| {
-            let Removal { machine, serial, until } = removal;
-            trusted.remove(user, machine);
-            take(&mut trusted.pending, user, machine);
-            trusted.removals.retain(|other| other.machine != machine);
-            trusted.removals.insert(0, Removed { machine, serial, until });
-            trusted.removals.truncate(limits::REMOVALS_KEPT);
-            trusted.serial = trusted.serial.max(serial);
-        });
-    }
-
-    fn pend(&self, cluster: &ClusterName, user: &UserName, machine: MachineKey) {
-        self.keep(cluster, |trusted| {
-            take(&mut trusted.pending, user, machine);
-            let machines = trusted.pending.entry(user.clone()).or_default();
-            machines.push(machine);
-            let many = machines.len().saturating_sub(limits::CLAIMS_WAITING);
-            machines.drain(..many);
-        });
     }
 }

@@ -194,6 +194,7 @@ fn a_key_that_was_named_is_the_only_host() {
     worker.wait_for("at work for");
     let done = cluster.run("carol", &["trust", "pin", &carol, "--cluster", CLUSTER]);
     assert_eq!(done.code, Some(0), "{done}");
+    says(&done, &["restart them"]);
     let done = cluster.run("carol", &["run", "--wait", "5s", "--", "true"]);
     assert!(done.code != Some(0), "{done}");
     says(&done, &["another key than the one"]);
@@ -219,6 +220,7 @@ fn a_host_with_a_new_key_is_believed_once_the_old_one_is_forgotten() {
     drop(worker);
     let done = cluster.run("bob", &["trust", "forget", "--host", "--cluster", CLUSTER]);
     assert_eq!(done.code, Some(0), "{done}");
+    says(&done, &["restart them"]);
     let _worker = cluster.worker("bob", 1);
     says(&cluster.run("bob", &["trust"]), &[&new]);
 }

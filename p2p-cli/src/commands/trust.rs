@@ -95,7 +95,8 @@ fn pin(home: &Home, cluster: &ClusterName, key: Fingerprint) -> Result<(), Troub
         }
         trusted.pinned = Some(key.clone());
     })?;
-    println!("{key} is the only host of {cluster} from now on; what runs already believes it after its next start");
+    println!("{key} is the only host of {cluster} from now on");
+    say_restart();
     Ok(())
 }
 
@@ -106,7 +107,13 @@ fn forget_host(home: &Home, cluster: &ClusterName) -> Result<(), Trouble> {
         return Err(unknown(&format!("the host of {cluster}")));
     }
     println!("forgot the key of the host of {cluster}; her login on the board tells the next one, or p2p trust pin");
+    say_restart();
     Ok(())
+}
+
+/// Each process has read it at its start.
+fn say_restart() {
+    println!("p2p processes of this cluster that run now do not know that: restart them");
 }
 
 fn forget_user(home: &Home, cluster: &ClusterName, user: UserName, key: Option<Fingerprint>) -> Result<(), Trouble> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use async_io::Timer;
 use futures::future;
 use p2p_scheduler::machine::admission::AdmissionEvent;
-use p2p_scheduler::{HostConfig, HostTrust, TrustStore as _, WorkerReport};
+use p2p_scheduler::{HostConfig, HostTrust, WorkerReport};
 
 use crate::hosting::Hosting;
 use crate::options::{Common, Trust};
@@ -36,7 +36,7 @@ impl House {
         };
         let may = wiring.is_personal() && named;
         let mut house = Self { may, at: None, hosting: None };
-        if may && wiring.home.load(&wiring.member.cluster).host == Some(own) {
+        if may && wiring.home.host(&wiring.member.cluster) == Some(own) {
             house.begin(wiring)?;
         }
         Ok(house)
@@ -82,7 +82,7 @@ impl House {
         Timer::at(at).await;
         self.at = None;
         // Whose key counts is known by now, if somebody else signs.
-        let host = wiring.home.load(&wiring.member.cluster).host;
+        let host = wiring.home.host(&wiring.member.cluster);
         if host.is_none_or(|host| host == wiring.member.identity.machine_key())
             && let Err(trouble) = self.begin(wiring)
         {
