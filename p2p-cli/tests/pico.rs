@@ -207,10 +207,18 @@ fn ones_own_machines_need_no_host(server: Server) {
     worker.wait_for("at work for alice/personal");
     let done = Running::start(here(&["run", "--", "echo", "here"])).done();
     assert_eq!((done.code, done.stdout.as_str()), (Some(0), "here\n"), "{done}");
-    // Another machine of hers is let in by the first one, where the board's word is enough; else she says so there.
-    let client = Running::start(on_her_other_machine(&cluster, &["run", "--wait", "2m", "--", "echo", "there"]));
+    // Another machine of hers, which begins as the first one did, is let in by that one: at once where the board's word is enough; else she says
+    // so there, and until then it waits and does not begin to sign.
+    let mut other = Background::start(
+        "worker-there",
+        on_her_other_machine(&cluster, &["worker", "--slots", "1"]),
+        cluster.folder(),
+    );
     if server == Server::Pico {
         worker.wait_for("a machine of alice wants in");
+        other.wait_for("has to approve this machine's key");
+        // By then it would have begun.
+        std::thread::sleep(std::time::Duration::from_secs(10));
         let id = Running::start(on_her_other_machine(&cluster, &["id", "--offline", "--json"])).done();
         let id: serde_json::Value = serde_json::from_str(&id.stdout).expect("JSON");
         assert!(worker.log().contains(id["words"].as_str().expect("words")), "{}", worker.log());
@@ -218,15 +226,13 @@ fn ones_own_machines_need_no_host(server: Server) {
         let done = Running::start(here(&approve)).done();
         assert_eq!(done.code, Some(0), "{done}");
     }
+    other.wait_for("at work for alice/personal");
+    assert!(worker.log().contains("alice/personal is open for"), "{}", worker.log());
+    assert!(!other.log().contains("alice/personal is open for"), "{}", other.log());
+    let client = Running::start(on_her_other_machine(&cluster, &["run", "--", "echo", "there"]));
     let done = client.done();
     assert_eq!((done.code, done.stdout.as_str()), (Some(0), "there\n"), "{done}");
     // The two go on without the one that signed them.
-    let mut other = Background::start(
-        "worker-there",
-        on_her_other_machine(&cluster, &["worker", "--slots", "1"]),
-        cluster.folder(),
-    );
-    other.wait_for("at work for alice/personal");
     worker.kill();
     let done = Running::start(here(&["run", "--", "echo", "still"])).done();
     assert_eq!((done.code, done.stdout.as_str()), (Some(0), "still\n"), "{done}");

@@ -24,6 +24,8 @@ pub struct House {
     may: bool,
     /// When it begins to, if nobody else does until then.
     at: Option<Instant>,
+    /// Another machine has answered: it signs, even if it does not know this one yet, or has gone for a while.
+    other: bool,
     hosting: Option<Hosting>,
 }
 
@@ -35,7 +37,7 @@ impl House {
             _ => common.trust == Trust::Host,
         };
         let may = wiring.is_personal() && named;
-        let mut house = Self { may, at: None, hosting: None };
+        let mut house = Self { may, at: None, other: false, hosting: None };
         if may && wiring.home.host(&wiring.member.cluster) == Some(own) {
             house.begin(wiring)?;
         }
@@ -52,13 +54,17 @@ impl House {
     /// Takes note of what the worker is told, and passes it on.
     pub fn hear<'a>(&mut self, report: &'a WorkerReport) -> &'a WorkerReport {
         match report {
-            _ if !self.may || self.hosting.is_some() => {}
+            _ if !self.may || self.other || self.hosting.is_some() => {}
             // Nobody answers, or who did has gone: then it is one that still works.
             WorkerReport::BoardUp | WorkerReport::Admission(AdmissionEvent::HostAway) => {
                 let jitter = LISTEN.mul_f64(f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX));
                 self.at = Some(Instant::now() + LISTEN + jitter);
             }
-            WorkerReport::Admission(AdmissionEvent::HostBack | AdmissionEvent::OtherHost { .. }) => self.at = None,
+            WorkerReport::Admission(AdmissionEvent::HostBack) => self.at = None,
+            // Whose key counts need not be known here yet: she may be asking her owner about this very machine.
+            WorkerReport::Admission(AdmissionEvent::Denied(_) | AdmissionEvent::OtherHost { .. }) => {
+                (self.at, self.other) = (None, true);
+            }
             _ => {}
         }
         report
