@@ -23,7 +23,9 @@ const ACCOUNTS_FILE: &str = "accounts.json";
 /// Accounts that are remembered; then all are forgotten, and asked for again.
 const ACCOUNTS: usize = 64;
 /// A cluster's file, bytes: far above what thousands of friends need.
-const CLUSTER_FILE_BYTES: u64 = 4 * 1024 * 1024;
+const CLUSTER_FILE_BYTES: usize = 4 * 1024 * 1024;
+/// A file that is read, bytes: what older versions have written takes several times as much for the same.
+const FILE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// The folder.
 #[derive(Debug)]
@@ -83,7 +85,7 @@ impl Home {
     /// What is trusted in a cluster; nothing if there is no file.
     pub fn trusted(&self, cluster: &ClusterName) -> Result<Trusted, Trouble> {
         let path = self.cluster_file(cluster);
-        let too_large = fs::metadata(&path).is_ok_and(|meta| meta.len() > CLUSTER_FILE_BYTES);
+        let too_large = fs::metadata(&path).is_ok_and(|meta| meta.len() > FILE_BYTES);
         match fs::read(&path) {
             Ok(bytes) if !too_large => match serde_json::from_slice::<Trusted>(&bytes) {
                 Ok(mut trusted) => {
@@ -112,6 +114,14 @@ impl Home {
         let path = self.cluster_file(cluster);
         let text = serde_json::to_vec_pretty(&trusted)
             .map_err(|fault| Trouble::system("what is trusted cannot be written", fault))?;
+        if text.len() > CLUSTER_FILE_BYTES {
+            let words = format!(
+                "{cluster} would need {} bytes for what is trusted there, and {CLUSTER_FILE_BYTES} are allowed: it stays as it was. Take machines off \
+                 that are not used any more (p2p members, p2p trust forget), or users",
+                text.len()
+            );
+            return Err(Trouble::new(Code::System, words));
+        }
         replace(&path, &text).map_err(|fault| self.trouble("what is trusted cannot be kept", &path, &fault))
     }
 
@@ -146,7 +156,7 @@ impl Home {
     fn accounts(&self) -> BTreeMap<String, UserName> {
         let mut text = Vec::new();
         let read = File::open(self.folder.join(ACCOUNTS_FILE))
-            .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, CLUSTER_FILE_BYTES), &mut text));
+            .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, FILE_BYTES), &mut text));
         read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
 
@@ -276,5 +286,21 @@ mod tests {
         let home = Home::open(Some(folder.path())).unwrap();
         assert_eq!(home.trusted(&cluster).unwrap().serial, 200);
         assert_eq!(home.clusters().unwrap(), [cluster]);
+    }
+
+    #[test]
+    fn what_could_not_be_read_back_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster: ClusterName = "alice/friends".parse().unwrap();
+        let home = Home::open(Some(folder.path())).unwrap();
+        home.change(&cluster, |trusted| trusted.serial = 7).unwrap();
+        let many = |count: usize| vec![p2p_proto::ids::MachineKey([7; 32]); count];
+        let bob: UserName = "bob".parse().unwrap();
+        let fault =
+            home.change(&cluster, |trusted| drop(trusted.members.insert(bob.clone(), many(60_000)))).unwrap_err();
+        assert!(fault.to_string().contains("it stays as it was"), "{fault}");
+        assert_eq!(home.trusted(&cluster).unwrap().serial, 7);
+        home.change(&cluster, |trusted| drop(trusted.members.insert(bob.clone(), many(40_000)))).unwrap();
+        assert_eq!(home.trusted(&cluster).unwrap().members[&bob].len(), 40_000);
     }
 }

@@ -1,5 +1,6 @@
 //! A host at work: what she is told, and what other commands want of her.
 
+mod asked;
 mod list;
 
 use std::future::Future;
@@ -14,6 +15,7 @@ use p2p_proto::ids::{ClusterName, MachineKey, UserName};
 use p2p_scheduler::{Host, HostConfig, HostReport, TrustStore};
 use p2p_transport_pico::OwnerBoard;
 
+use self::asked::{Asked, Notice};
 use self::list::Look;
 pub use self::list::UsersFile;
 use crate::home::Home;
@@ -35,13 +37,18 @@ pub struct Hosting {
     board: Option<Arc<OwnerBoard>>,
     users: Vec<UserName>,
     look_at: Instant,
+    asked: Asked,
+    /// What is said of machines that wait as soon as that is written: a command that names one must find it.
+    unsaid: Vec<String>,
+    /// When it was written last.
+    written_at: Option<Instant>,
 }
 
 impl Hosting {
     /// Opens the cluster. `believe_logins` takes any server's word for who is logged in, not only a hub's.
     pub fn open(wiring: &Wiring, config: HostConfig, believe_logins: bool) -> Result<Self, Trouble> {
         let (cluster, home) = (wiring.member.cluster.clone(), Arc::clone(&wiring.home));
-        home.forget_pending(&cluster)?;
+        home.forget_pending(&cluster);
         let users: Vec<UserName> = config.users.clone();
         let list = (!wiring.is_personal()).then(|| wiring.hosting_board(&users, believe_logins));
         let board = match &list {
@@ -58,7 +65,8 @@ impl Hosting {
                 host.approve(user.clone(), key);
             }
         }
-        Ok(Self { cluster, home, host, board: list, users, look_at: Instant::now() + LOOK_EVERY })
+        let (look_at, asked) = (Instant::now() + LOOK_EVERY, Asked::default());
+        Ok(Self { cluster, home, host, board: list, users, look_at, asked, unsaid: Vec::new(), written_at: None })
     }
 
     /// Waits for what is next, and does it. Returns whether she hosts on. Cancel-safe, but for what a file of users has changed.
@@ -103,6 +111,7 @@ impl Hosting {
                 }
             }
         }
+        self.show_asked();
         let wishes = self.home.take_wishes(&self.cluster).unwrap_or_else(|trouble| {
             log::warn!("{trouble}");
             Vec::new()
@@ -115,7 +124,32 @@ impl Hosting {
         }
     }
 
-    fn say(&self, report: &HostReport) -> Result<(), Trouble> {
+    /// A machine waits for her approval.
+    fn on_asked(&mut self, user: &str, machine: MachineKey) {
+        match self.asked.on_asked(Instant::now(), user) {
+            Notice::Machine => self.unsaid.push(asked(user, machine, &self.cluster.to_string())),
+            Notice::More => self.unsaid.push(format!(
+                "more machines ask in the name of {user}; p2p members shows the latest. If {user} knows nothing of them, somebody else makes them ask"
+            )),
+            Notice::Nothing => {}
+        }
+        self.show_asked();
+    }
+
+    /// Writes who waits and says it, at most once in [`LOOK_EVERY`].
+    fn show_asked(&mut self) {
+        if self.written_at.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+            return;
+        }
+        if self.home.write_pending(&self.cluster) {
+            self.written_at = Some(Instant::now());
+        }
+        for text in self.unsaid.drain(..) {
+            say::info(&text);
+        }
+    }
+
+    fn say(&mut self, report: &HostReport) -> Result<(), Trouble> {
         let cluster = &self.cluster;
         match report {
             HostReport::Open => {
@@ -139,7 +173,7 @@ impl Hosting {
                 if let Some(why) = why {
                     log::info!("{name} has to be approved: {why}");
                 }
-                say::info(&asked(name.user(), *machine, &cluster.to_string()));
+                self.on_asked(name.user(), *machine);
             }
             HostReport::Intruder { name, machine, seen } => say::line(&format!(
                 "p2p: WARNING: somebody claims to be {} with the key {}, and the board shows {} where only {} should be. Nothing was signed. If \

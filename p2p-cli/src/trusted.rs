@@ -1,6 +1,7 @@
 //! What is kept of one cluster, and wishes: what a command wants of the host's own process, which looks for them.
 
 mod store;
+mod text;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,8 @@ use crate::trouble::{Code, Trouble};
 
 /// Wishes that wait for the host.
 const WISHES: usize = 1024;
+/// Machines of all users together that wait for her approval.
+const WAITING: usize = 1024;
 
 /// What is trusted in one cluster.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -23,7 +26,7 @@ pub struct Trusted {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<Fingerprint>,
     /// The host's key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "text", skip_serializing_if = "Option::is_none")]
     pub host: Option<MachineKey>,
     /// This machine's membership.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,10 +35,10 @@ pub struct Trusted {
     #[serde(default)]
     pub heard: u64,
     /// Machines that she has removed, as heard.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, with = "text", skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<(MachineKey, u64)>,
     /// As a host: whose machines belong.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, with = "text", skip_serializing_if = "BTreeMap::is_empty")]
     pub members: BTreeMap<UserName, Vec<MachineKey>>,
     /// As a host: what was removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -50,19 +53,20 @@ pub struct Trusted {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub approved: BTreeMap<UserName, Vec<Fingerprint>>,
     /// As a host: machines that wait for her approval.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, with = "text", skip_serializing_if = "BTreeMap::is_empty")]
     pub pending: BTreeMap<UserName, Vec<MachineKey>>,
     /// As a host: what a command wants of her process.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wishes: Vec<Wish>,
     /// As a host of 0.1: one machine of each user.
-    #[serde(default, skip_serializing)]
+    #[serde(default, with = "text", skip_serializing)]
     bindings: BTreeMap<UserName, MachineKey>,
 }
 
 /// A machine that was removed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Removed {
+    #[serde(with = "text")]
     machine: MachineKey,
     serial: u64,
     until: UnixTime,
@@ -155,6 +159,23 @@ impl Trusted {
         }
     }
 
+    /// Machines that wait for the host's word. Of too many, those go that have waited longest in the name for which most do.
+    fn pend(&mut self, waiting: BTreeMap<UserName, Vec<MachineKey>>) {
+        for (user, machines) in waiting {
+            for machine in machines {
+                take(&mut self.pending, &user, machine);
+                push(&mut self.pending, &user, machine);
+            }
+        }
+        let mut count: usize = self.pending.values().map(Vec::len).sum();
+        while count > WAITING
+            && let Some(most) = self.pending.values_mut().max_by_key(|machines| machines.len())
+        {
+            most.remove(0);
+            count -= 1;
+        }
+    }
+
     fn add(&mut self, user: &UserName, machine: MachineKey) {
         let machines = self.members.entry(user.clone()).or_default();
         if !machines.contains(&machine) {
@@ -171,6 +192,14 @@ impl Trusted {
             |removed: &Removed| Removal { machine: removed.machine, serial: removed.serial, until: removed.until };
         self.removals.iter().map(removal).collect()
     }
+}
+
+/// The latest machines that wait in one name.
+fn push(waiting: &mut BTreeMap<UserName, Vec<MachineKey>>, user: &UserName, machine: MachineKey) {
+    let machines = waiting.entry(user.clone()).or_default();
+    machines.push(machine);
+    let many = machines.len().saturating_sub(limits::CLAIMS_WAITING);
+    machines.drain(..many);
 }
 
 fn take(of: &mut BTreeMap<UserName, Vec<MachineKey>>, user: &UserName, machine: MachineKey) {

@@ -8,7 +8,7 @@ use p2p_proto::limits;
 use p2p_proto::trust::UnixTime;
 use p2p_scheduler::{HostKept, MemberKept, Removal, TrustStore};
 
-use super::{Removed, Trusted, Wish, take};
+use super::{Removed, Trusted, Wish, push, take};
 use crate::home::Home;
 use crate::trouble::Trouble;
 
@@ -19,6 +19,8 @@ pub struct Session {
     host: Option<MachineKey>,
     /// It was said that she is another one by now.
     told: bool,
+    /// As a host: machines that wait for her approval and are not written yet.
+    waiting: BTreeMap<UserName, Vec<MachineKey>>,
 }
 
 impl Home {
@@ -32,12 +34,27 @@ impl Home {
         Ok(wishes)
     }
 
-    /// As a host's process ends up or begins anew: nobody waits for her approval.
-    pub fn forget_pending(&self, cluster: &ClusterName) -> Result<(), Trouble> {
-        if self.trusted(cluster)?.pending.is_empty() {
-            return Ok(());
+    /// As a host's process begins: nobody waits for her approval yet. Whoever does asks again, so that nothing hangs on this.
+    pub fn forget_pending(&self, cluster: &ClusterName) {
+        if !self.kept(cluster).pending.is_empty() {
+            self.keep(cluster, |trusted| trusted.pending.clear());
         }
-        self.change(cluster, |trusted| trusted.pending.clear())
+    }
+
+    /// Writes who waits for the host's approval, since the last time: anybody can make others wait, and not each of them is worth a write of its own.
+    /// Whether there was something to write.
+    pub fn write_pending(&self, cluster: &ClusterName) -> bool {
+        let waiting = self.sessions().get_mut(cluster).map(|session| std::mem::take(&mut session.waiting));
+        let Some(waiting) = waiting.filter(|waiting| !waiting.is_empty()) else { return false };
+        self.keep(cluster, |trusted| trusted.pend(waiting));
+        true
+    }
+
+    /// The machine does not wait any more.
+    fn unpend(&self, cluster: &ClusterName, user: &UserName, machine: MachineKey) {
+        if let Some(session) = self.sessions().get_mut(cluster) {
+            take(&mut session.waiting, user, machine);
+        }
     }
 
     /// The key of the cluster's host, if one is kept.
@@ -99,6 +116,7 @@ impl TrustStore for Home {
     }
 
     fn bind(&self, cluster: &ClusterName, user: &UserName, machine: MachineKey, serial: u64, until: UnixTime) {
+        self.unpend(cluster, user, machine);
         self.keep(cluster, |trusted| {
             trusted.add(user, machine);
             take(&mut trusted.pending, user, machine);
@@ -109,6 +127,7 @@ impl TrustStore for Home {
     }
 
     fn unbind(&self, cluster: &ClusterName, user: &UserName, removal: Removal) {
+        self.unpend(cluster, user, removal.machine);
         self.keep(cluster, |trusted| {
             let Removal { machine, serial, until } = removal;
             trusted.remove(user, machine);
@@ -121,13 +140,10 @@ impl TrustStore for Home {
     }
 
     fn pend(&self, cluster: &ClusterName, user: &UserName, machine: MachineKey) {
-        self.keep(cluster, |trusted| {
-            take(&mut trusted.pending, user, machine);
-            let machines = trusted.pending.entry(user.clone()).or_default();
-            machines.push(machine);
-            let many = machines.len().saturating_sub(limits::CLAIMS_WAITING);
-            machines.drain(..many);
-        });
+        let mut sessions = self.sessions();
+        let waiting = &mut sessions.entry(cluster.clone()).or_default().waiting;
+        take(waiting, user, machine);
+        push(waiting, user, machine);
     }
 }
 
@@ -246,5 +262,54 @@ mod tests {
         assert!(trusted.learn(None, &MemberKept { removals, ..of(1, most, &[]) }));
         assert_eq!(trusted.removed.len(), limits::REMOVALS_KEPT);
         assert_eq!(trusted.removed.last(), Some(&(machine(6), 6)));
+    }
+
+    fn numbered(number: u32) -> MachineKey {
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(&number.to_be_bytes());
+        MachineKey(key)
+    }
+
+    #[test]
+    fn who_waits_is_written_together_and_bounded() {
+        let machine = Machine::new();
+        let host = machine.process();
+        let users: Vec<UserName> = (0..100).map(|number| format!("user{number:02}").parse().unwrap()).collect();
+        for (at, user) in (0..).zip(&users) {
+            for number in 0..20 {
+                host.pend(&machine.cluster, user, numbered(at * 100 + number));
+            }
+        }
+        let bob: UserName = "bob".parse().unwrap();
+        host.pend(&machine.cluster, &bob, key(1));
+        host.pend(&machine.cluster, &bob, key(2));
+        host.bind(&machine.cluster, &bob, key(2), 1, 9);
+        assert!(machine.trusted().pending.is_empty(), "nothing was written yet");
+        host.write_pending(&machine.cluster);
+        let pending = machine.trusted().pending;
+        assert_eq!(pending.values().map(Vec::len).sum::<usize>(), super::super::WAITING);
+        // One who floods for others takes nothing from whom it is few.
+        assert_eq!(pending[&bob], [key(1)]);
+        assert_eq!(pending[&users[0]].last(), Some(&numbered(19)));
+        assert!(pending.values().all(|machines| machines.len() <= limits::CLAIMS_WAITING));
+        let size = std::fs::metadata(machine.folder.path().join("clusters/alice+friends.json")).unwrap().len();
+        assert!(size < 128 * 1024, "{size} bytes");
+    }
+
+    #[test]
+    fn a_file_of_an_older_version_with_a_flood_of_waiting_machines_keeps_no_host_from_starting() {
+        let machine = Machine::new();
+        let host = machine.process();
+        let pending: serde_json::Map<_, _> = (0..1000)
+            .map(|number| (format!("user{number}"), serde_json::json!(vec![vec![7; 32]; limits::CLAIMS_WAITING])))
+            .collect();
+        let file = serde_json::json!({ "pending": pending, "approved": { "bob": [Fingerprint::from(key(1))] } });
+        let text = serde_json::to_vec_pretty(&file).unwrap();
+        assert!(text.len() > 4 * 1024 * 1024);
+        std::fs::write(machine.folder.path().join("clusters/alice+friends.json"), text).unwrap();
+        host.forget_pending(&machine.cluster);
+        let trusted = machine.trusted();
+        assert!(trusted.pending.is_empty());
+        assert_eq!(trusted.approved.len(), 1);
     }
 }
