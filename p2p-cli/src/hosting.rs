@@ -2,6 +2,7 @@
 
 mod asked;
 mod list;
+mod wishes;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use p2p_transport_pico::OwnerBoard;
 use self::asked::{Asked, Notice};
 use self::list::Look;
 pub use self::list::UsersFile;
+use self::wishes::Wishes;
 use crate::home::Home;
 use crate::say;
 use crate::trouble::{Code, Trouble};
@@ -37,6 +39,7 @@ pub struct Hosting {
     board: Option<Arc<OwnerBoard>>,
     users: Vec<UserName>,
     look_at: Instant,
+    wishes: Wishes,
     asked: Asked,
     /// What is said of machines that wait as soon as that is written: a command that names one must find it.
     unsaid: Vec<String>,
@@ -48,8 +51,9 @@ impl Hosting {
     /// Opens the cluster. `believe_logins` takes any server's word for who is logged in, not only a hub's.
     pub fn open(wiring: &Wiring, config: HostConfig, believe_logins: bool) -> Result<Self, Trouble> {
         let (cluster, home) = (wiring.member.cluster.clone(), Arc::clone(&wiring.home));
-        home.forget_pending(&cluster);
         let users: Vec<UserName> = config.users.clone();
+        home.forget_pending(&cluster);
+        home.keep_approved(&cluster, &users)?;
         let list = (!wiring.is_personal()).then(|| wiring.hosting_board(&users, believe_logins));
         let board = match &list {
             Some(board) => Arc::clone(board) as Arc<dyn Board>,
@@ -66,7 +70,19 @@ impl Hosting {
             }
         }
         let (look_at, asked) = (Instant::now() + LOOK_EVERY, Asked::default());
-        Ok(Self { cluster, home, host, board: list, users, look_at, asked, unsaid: Vec::new(), written_at: None })
+        let wishes = Wishes::default();
+        Ok(Self {
+            cluster,
+            home,
+            host,
+            board: list,
+            users,
+            look_at,
+            wishes,
+            asked,
+            unsaid: Vec::new(),
+            written_at: None,
+        })
     }
 
     /// Waits for what is next, and does it. Returns whether she hosts on. Cancel-safe, but for what a file of users has changed.
@@ -106,21 +122,22 @@ impl Hosting {
                 // Who is off the list is named on the board before it opens anew without him.
                 self.host.set_users(users.clone());
                 self.users.clone_from(&users);
+                if let Err(trouble) = self.home.keep_approved(&self.cluster, &users) {
+                    log::warn!("{trouble}");
+                }
                 if let Some(board) = &self.board {
                     board.set_users(Wiring::access(self.cluster.owner(), &users)).await;
                 }
             }
         }
         self.show_asked();
-        let wishes = self.home.take_wishes(&self.cluster).unwrap_or_else(|trouble| {
-            log::warn!("{trouble}");
-            Vec::new()
+        let host = &self.host;
+        let looked = self.wishes.look(&self.home, &self.cluster, |wish| match wish.clone() {
+            Wish::Approve(user, key) => host.approve(user, key),
+            Wish::Forget(user, key) => host.forget(user, key),
         });
-        for wish in wishes {
-            match wish {
-                Wish::Approve(user, key) => self.host.approve(user, key),
-                Wish::Forget(user, key) => self.host.forget(user, key),
-            }
+        if let Err(trouble) = looked {
+            log::warn!("{trouble}");
         }
     }
 

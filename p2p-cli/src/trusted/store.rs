@@ -24,14 +24,18 @@ pub struct Session {
 }
 
 impl Home {
-    /// Takes the wishes that were left for the host's process.
-    pub fn take_wishes(&self, cluster: &ClusterName) -> Result<Vec<Wish>, Trouble> {
-        if self.trusted(cluster)?.wishes.is_empty() {
-            return Ok(Vec::new());
+    /// Drops what was approved of users who are not on the host's list: should they come back, she compares anew.
+    pub fn keep_approved(&self, cluster: &ClusterName, listed: &[UserName]) -> Result<(), Trouble> {
+        let is_listed = |user: &UserName| user == cluster.owner() || listed.contains(user);
+        let stays = |wish: &Wish| !matches!(wish, Wish::Approve(user, _) if !is_listed(user));
+        let trusted = self.trusted(cluster)?;
+        if trusted.approved.keys().all(is_listed) && trusted.wishes.iter().all(stays) {
+            return Ok(());
         }
-        let mut wishes = Vec::new();
-        self.change(cluster, |trusted| wishes = std::mem::take(&mut trusted.wishes))?;
-        Ok(wishes)
+        self.change(cluster, |trusted| {
+            trusted.approved.retain(|user, _| is_listed(user));
+            trusted.wishes.retain(stays);
+        })
     }
 
     /// As a host's process begins: nobody waits for her approval yet. Whoever does asks again, so that nothing hangs on this.
@@ -311,5 +315,23 @@ mod tests {
         let trusted = machine.trusted();
         assert!(trusted.pending.is_empty());
         assert_eq!(trusted.approved.len(), 1);
+    }
+
+    #[test]
+    fn what_was_approved_goes_with_its_user_off_the_list() {
+        let machine = Machine::new();
+        let host = machine.process();
+        let user = |name: &str| -> UserName { name.parse().unwrap() };
+        machine.change(|trusted| {
+            for name in ["alice", "bob", "carol"] {
+                trusted.approve(&user(name), Fingerprint::from(key(1))).unwrap();
+            }
+            trusted.wish(Wish::Forget(user("carol"), None)).unwrap();
+        });
+        host.keep_approved(&machine.cluster, &[user("bob")]).unwrap();
+        let trusted = machine.trusted();
+        assert_eq!(trusted.approved.keys().map(UserName::as_str).collect::<Vec<_>>(), ["alice", "bob"]);
+        let approve = |name| Wish::Approve(user(name), Fingerprint::from(key(1)));
+        assert_eq!(trusted.wishes, [approve("alice"), approve("bob"), Wish::Forget(user("carol"), None)]);
     }
 }
