@@ -134,14 +134,65 @@ fn shown_by_tests(page: &str, header: &str, columns: usize, least: usize) {
 /// ``"`file::function`"`` names a test.
 fn is_a_test(name: &str, test: &str) {
     let (file, function) = test.trim_matches('`').split_once("::").unwrap_or_else(|| panic!("{name}: {test}"));
-    let source = source(file);
-    let at = source.find(&format!("fn {function}(")).unwrap_or_else(|| panic!("{name}: no {function} in {file}"));
-    let before = source[..at].lines().rev().take(4).any(|line| line.trim() == "#[test]");
-    // Or it is in a list of tests that run on several servers.
-    let listed = source.contains("on_both!(") && source.contains(&format!("\n    {function},\n"));
-    // Or a property.
-    let property = source.contains("proptest!");
-    assert!(before || listed || property, "{name}: {function} in {file} is no test");
+    assert!(tests(&source(file), function), "{name}: {function} in {file} is no test");
+}
+
+/// Whether the function is a test, or one on several servers, or a property.
+fn tests(source: &str, function: &str) -> bool {
+    let Some(at) = source.find(&format!("fn {function}(")) else { return false };
+    let above: Vec<&str> = source[..at].rsplit('\n').skip(1).map(str::trim).collect();
+    let attributes = above.iter().take_while(|line| line.starts_with("#[") || line.starts_with("///"));
+    let before = attributes.clone().any(|line| *line == "#[test]");
+    let lists = source.split("on_both!(").skip(1).filter_map(|rest| rest.split_once(");"));
+    let listed = lists.flat_map(|(list, _)| list.split(',')).any(|name| name.trim() == function);
+    // The block ends at the brace that is as far in as its beginning.
+    let property = source[..at].rfind("proptest! {").is_some_and(|block| {
+        let inside = &source[block..at];
+        let indent = source[..block].rsplit('\n').next().unwrap_or_default();
+        indent.trim().is_empty() && !inside.contains(&format!("\n{indent}}}"))
+    });
+    before || listed || property
+}
+
+#[test]
+fn what_only_stands_beside_tests_is_none() {
+    let source = "
+macro_rules! on_both {
+    ($($name:ident),*) => {};
+}
+
+on_both!(
+    on_servers,
+);
+
+fn on_servers() {}
+
+fn helper() {}
+
+#[test]
+#[ignore = \"slow\"]
+fn plain() {
+    helper();
+}
+
+mod properties {
+    fn before() {}
+
+    proptest! {
+        fn property(x in 0..9) {
+            if x > 1 {}
+        }
+    }
+
+    fn after() {}
+}
+";
+    for function in ["on_servers", "plain", "property"] {
+        assert!(tests(source, function), "{function}");
+    }
+    for function in ["helper", "before", "after", "nothing"] {
+        assert!(!tests(source, function), "{function}");
+    }
 }
 
 /// The rows ``| `NAME` | `value` | what | at the limit | test |`` below headings that name a file.
