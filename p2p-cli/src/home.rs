@@ -47,6 +47,7 @@ impl Home {
         let home = Self { folder, sessions: Mutex::default() };
         make_folder(&home.folder.join(CLUSTERS_FOLDER))
             .map_err(|fault| home.trouble("the folder of keys cannot be made", &home.folder, &fault))?;
+        check_folder(&home.folder)?;
         Ok(home)
     }
 
@@ -206,7 +207,8 @@ impl Home {
     }
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
+/// Makes a folder that is its user's alone.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -235,7 +237,13 @@ fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = write_beside(path, bytes)?;
-    fs::rename(&beside, path)
+    fs::rename(&beside, path)?;
+    sync_folder(path)
+}
+
+/// A new name outlasts a power cut only when its folder has been written: without that a machine that was forgotten could be back.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 /// Puts a file in place that must not be there yet: of several processes exactly one succeeds, and none sees half a file.
@@ -243,14 +251,12 @@ fn place_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = write_beside(path, bytes)?;
     let placed = fs::hard_link(&beside, path);
     fs::remove_file(&beside)?;
-    placed
+    placed?;
+    sync_folder(path)
 }
 
-#[cfg(unix)]
 fn check_private(path: &Path) -> Result<(), Trouble> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = fs::metadata(path).map_or(0, |meta| meta.permissions().mode());
-    if mode & 0o077 != 0 {
+    if is_open_to_others(path) {
         let shown = path.display();
         let words = format!("others on this machine may read the secret key {shown}: run chmod 600 {shown}");
         return Err(Trouble::new(Code::System, words));
@@ -258,9 +264,27 @@ fn check_private(path: &Path) -> Result<(), Trouble> {
     Ok(())
 }
 
-#[cfg(not(unix))]
-fn check_private(_: &Path) -> Result<(), Trouble> {
+/// It is not changed here: whoever names another folder with --home may share that with others on purpose, as `/tmp`.
+fn check_folder(path: &Path) -> Result<(), Trouble> {
+    if is_open_to_others(path) {
+        let shown = path.display();
+        let words = format!(
+            "others on this machine may enter the folder of keys {shown}: run chmod 700 {shown}, or name a folder with --home DIR that is yours alone"
+        );
+        return Err(Trouble::new(Code::System, words));
+    }
     Ok(())
+}
+
+#[cfg(unix)]
+fn is_open_to_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_open_to_others(_: &Path) -> bool {
+    false
 }
 
 #[cfg(test)]
@@ -276,14 +300,14 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let home = Home::open(Some(folder.path())).unwrap();
+                    let home = Home::open(Some(&folder.path().join("p2p"))).unwrap();
                     for _ in 0..25 {
                         home.change(&cluster, |trusted| trusted.serial += 1).unwrap();
                     }
                 });
             }
         });
-        let home = Home::open(Some(folder.path())).unwrap();
+        let home = Home::open(Some(&folder.path().join("p2p"))).unwrap();
         assert_eq!(home.trusted(&cluster).unwrap().serial, 200);
         assert_eq!(home.clusters().unwrap(), [cluster]);
     }
@@ -292,7 +316,7 @@ mod tests {
     fn what_could_not_be_read_back_is_not_written() {
         let folder = tempfile::tempdir().unwrap();
         let cluster: ClusterName = "alice/friends".parse().unwrap();
-        let home = Home::open(Some(folder.path())).unwrap();
+        let home = Home::open(Some(&folder.path().join("p2p"))).unwrap();
         home.change(&cluster, |trusted| trusted.serial = 7).unwrap();
         let many = |count: usize| vec![p2p_proto::ids::MachineKey([7; 32]); count];
         let bob: UserName = "bob".parse().unwrap();

@@ -218,13 +218,32 @@ fn a_first_contact_is_asked_about_at_a_terminal() {
 #[test]
 fn what_is_trusted_and_cannot_be_read_is_not_taken_for_nothing() {
     let cluster = Cluster::start();
+    let done = cluster.run("bob", &["id", "--offline"]);
+    assert_eq!(done.code, Some(0), "{done}");
     let clusters = cluster.home("bob").join("clusters");
-    fs::create_dir_all(&clusters).expect("a folder");
     fs::write(clusters.join("alice+friends.json"), "{ \"host\": \"half a k").expect("a file");
     for role in [&["run", "--", "true"][..], &["worker"], &["host"], &["status"]] {
         let done = cluster.run("bob", role);
         says(&done, 71, &["alice+friends.json", "mend it"]);
     }
+}
+
+#[test]
+fn a_folder_of_keys_that_others_can_enter_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let cluster = Cluster::start();
+    let home = cluster.home("bob");
+    let id = || cluster.run("bob", &["id", "--offline"]);
+    assert_eq!(id().code, Some(0));
+    let mode = || fs::metadata(&home).expect("the folder").permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o700, "as it is made");
+    for open in [0o710, 0o702, 0o755] {
+        fs::set_permissions(&home, fs::Permissions::from_mode(open)).expect("a mode");
+        says(&id(), 71, &["others on this machine may enter", &format!("chmod 700 {}", home.display())]);
+        assert_eq!(mode(), open, "it is left as it is");
+    }
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).expect("a mode");
+    assert_eq!(id().code, Some(0));
 }
 
 #[test]
@@ -273,7 +292,7 @@ fn a_machine_without_a_network_is_told_so() {
     let mut command = std::process::Command::new("unshare");
     command.args(["--map-root-user", "--net", env!("CARGO_BIN_EXE_p2p"), "id", "--board", "ssh://192.0.2.77"]);
     let folder = tempfile::tempdir().expect("a folder");
-    command.env("P2P_HOME", folder.path());
+    command.env("P2P_HOME", folder.path().join("p2p"));
     let done = Running::start(command).done();
     says(&done, 69, &["cannot reach the board ssh://192.0.2.77", "this machine has no network that leads there"]);
 }

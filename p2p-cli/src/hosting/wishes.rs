@@ -50,7 +50,7 @@ mod tests {
     fn a_wish_stays_until_it_is_done_and_is_done_once() {
         let folder = tempfile::tempdir().unwrap();
         let cluster: ClusterName = "alice/friends".parse().unwrap();
-        let home = Home::open(Some(folder.path())).unwrap();
+        let home = Home::open(Some(&folder.path().join("p2p"))).unwrap();
         let forget = |user: &str| Wish::Forget(user.parse().unwrap(), None);
         let wish = |user: &str| home.change(&cluster, |trusted| trusted.wish(forget(user)).unwrap()).unwrap();
         wish("bob");
@@ -69,7 +69,7 @@ mod tests {
             .unwrap();
         assert_eq!(done, [forget("bob")]);
         // The file cannot be changed: it is not done again because of that.
-        let file = folder.path().join("clusters/alice+friends.json");
+        let file = folder.path().join("p2p/clusters/alice+friends.json");
         let text = std::fs::read(&file).unwrap();
         let mut count = 0;
         let spoilt = wishes.look(&home, &cluster, |carols| {

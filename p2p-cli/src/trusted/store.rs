@@ -177,17 +177,17 @@ mod tests {
         }
 
         fn process(&self) -> Home {
-            let home = Home::open(Some(self.folder.path())).unwrap();
+            let home = Home::open(Some(&self.folder.path().join("p2p"))).unwrap();
             home.load(&self.cluster);
             home
         }
 
         fn change(&self, change: impl FnOnce(&mut Trusted)) {
-            Home::open(Some(self.folder.path())).unwrap().change(&self.cluster, change).unwrap();
+            Home::open(Some(&self.folder.path().join("p2p"))).unwrap().change(&self.cluster, change).unwrap();
         }
 
         fn trusted(&self) -> Trusted {
-            Home::open(Some(self.folder.path())).unwrap().trusted(&self.cluster).unwrap()
+            Home::open(Some(&self.folder.path().join("p2p"))).unwrap().trusted(&self.cluster).unwrap()
         }
     }
 
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(pending[&bob], [key(1)]);
         assert_eq!(pending[&users[0]].last(), Some(&numbered(19)));
         assert!(pending.values().all(|machines| machines.len() <= limits::CLAIMS_WAITING));
-        let size = std::fs::metadata(machine.folder.path().join("clusters/alice+friends.json")).unwrap().len();
+        let size = std::fs::metadata(machine.folder.path().join("p2p/clusters/alice+friends.json")).unwrap().len();
         assert!(size < 128 * 1024, "{size} bytes");
     }
 
@@ -310,7 +310,7 @@ mod tests {
         let file = serde_json::json!({ "pending": pending, "approved": { "bob": [Fingerprint::from(key(1))] } });
         let text = serde_json::to_vec_pretty(&file).unwrap();
         assert!(text.len() > 4 * 1024 * 1024);
-        std::fs::write(machine.folder.path().join("clusters/alice+friends.json"), text).unwrap();
+        std::fs::write(machine.folder.path().join("p2p/clusters/alice+friends.json"), text).unwrap();
         host.forget_pending(&machine.cluster);
         let trusted = machine.trusted();
         assert!(trusted.pending.is_empty());

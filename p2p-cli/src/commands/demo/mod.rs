@@ -17,6 +17,7 @@ use self::fractal::Picture;
 pub use self::processes::follow_parent;
 use self::processes::{Process, Role};
 use super::Signals;
+use crate::home;
 use crate::options::Common;
 use crate::say;
 use crate::trouble::{Code, Trouble};
@@ -113,7 +114,7 @@ async fn open(folder: &tempfile::TempDir, roles: &mut Vec<Process>) -> Result<Se
     let mut users = String::new();
     for user in ["alice", "bob"] {
         let path = folder.path().join(user);
-        std::fs::create_dir(&path).map_err(|fault| Trouble::system("a folder cannot be made", fault))?;
+        home::make_folder(&path).map_err(|fault| Trouble::system("a folder cannot be made", fault))?;
         let key =
             make_user_key(&path.join("ssh-key")).map_err(|fault| Trouble::new(Code::System, fault.to_string()))?;
         users += &format!("{user} {key}\n");
