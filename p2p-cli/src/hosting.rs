@@ -21,6 +21,7 @@ use self::list::Look;
 pub use self::list::UsersFile;
 use self::wishes::Wishes;
 use crate::home::Home;
+use crate::meeting;
 use crate::say;
 use crate::trouble::{Code, Trouble};
 use crate::trusted::Wish;
@@ -29,6 +30,10 @@ use crate::words::words;
 
 /// How often it looks for another list, and for what other commands want of it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What `--admit auto` means where the board is no hub.
+const BELIEVED: &str = "machines are let in by the login that this server reports (--admit auto), and it is no hub: whoever runs it, or can log in there as \
+                        one of your friends, gets machines of his own in, now and at any later time. --admit ask lets you compare each one's words";
 
 /// A host who runs.
 pub struct Hosting {
@@ -39,6 +44,8 @@ pub struct Hosting {
     board: Option<Arc<OwnerBoard>>,
     users: Vec<UserName>,
     look_at: Instant,
+    /// Any server's word for who is logged in counts, and that was not said yet.
+    unsaid_belief: bool,
     wishes: Wishes,
     asked: Asked,
     /// What is said of machines that wait as soon as that is written: a command that names one must find it.
@@ -70,7 +77,7 @@ impl Hosting {
             }
         }
         let (look_at, asked) = (Instant::now() + LOOK_EVERY, Asked::default());
-        let wishes = Wishes::default();
+        let (wishes, unsaid_belief) = (Wishes::default(), believe_logins);
         Ok(Self {
             cluster,
             home,
@@ -78,6 +85,7 @@ impl Hosting {
             board: list,
             users,
             look_at,
+            unsaid_belief,
             wishes,
             asked,
             unsaid: Vec::new(),
@@ -174,6 +182,9 @@ impl Hosting {
                 let whom =
                     if names.is_empty() { "you alone".to_owned() } else { format!("you and {}", names.join(", ")) };
                 say::info(&format!("{cluster} is open for {whom}"));
+                if !meeting::on_hub() && std::mem::take(&mut self.unsaid_belief) {
+                    say::info(BELIEVED);
+                }
             }
             HostReport::BoardDown { reason, retry_in } if retry_in.is_zero() => log::info!("{reason}; back at once"),
             HostReport::BoardDown { reason, retry_in } => {

@@ -11,6 +11,7 @@ mod commands;
 mod home;
 mod hosting;
 mod map;
+mod meeting;
 mod needs;
 mod options;
 mod outputs;

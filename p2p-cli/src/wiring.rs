@@ -15,6 +15,7 @@ use p2p_transport_pico::{OwnerBoard, PicoBoard, PicoConfig, Session, SshArgs, To
 use p2p_transport_wormhole::{RelayAddress, WormholeConfig, WormholeTransport};
 
 use crate::home::Home;
+use crate::meeting;
 use crate::options::{Common, Trust};
 use crate::say;
 use crate::terminal;
@@ -46,7 +47,7 @@ impl Wiring {
     /// Finds out who one is and which cluster is meant. `default_name` is the cluster's name where none was given.
     pub async fn new(common: &Common, default_name: &str) -> Result<Self, Trouble> {
         let home = Arc::new(Home::open(common.home.as_deref())?);
-        let config = board_config(common)?;
+        let mut config = board_config(common)?;
         let links = link_config(common)?;
         let user = user(common, &config, &home).await?;
         let cluster = match &common.cluster {
@@ -73,6 +74,7 @@ impl Wiring {
         }
         let hostname = gethostname::gethostname().to_string_lossy().into_owned();
         let member = Member { cluster, user, identity: home.identity()?, hostname, trust };
+        config.progress = Some(meeting::watch(&member, home.host(&member.cluster)));
         Ok(Self { member, home, topic, config, links })
     }
 
@@ -352,12 +354,10 @@ pub fn say_report(report: &ClientReport, client: &Client) {
 /// Says what happened to the membership, as far as a person wants to know. A denial is told by whoever waits.
 pub fn say_admission(event: &AdmissionEvent, cluster: &ClusterName) {
     match event {
-        AdmissionEvent::Admitted { host, first_sight: true, .. } => say::info(&format!(
-            "met the cluster's host for the first time; her key is {} ({}). Compare that with her once: it is believed from now on",
-            host.fingerprint(),
-            words(host)
-        )),
-        AdmissionEvent::Admitted { .. } => log::info!("the host has signed this machine's key"),
+        AdmissionEvent::Admitted { host, .. } => {
+            log::info!("the host has signed this machine's key");
+            meeting::say_host(host, cluster);
+        }
         AdmissionEvent::Denied(_) | AdmissionEvent::Removals | AdmissionEvent::Restored => {}
         AdmissionEvent::OtherHost { pinned, seen } => say::line(&other_host(pinned, seen)),
         AdmissionEvent::Imposter { key, seen } => say::line(&format!(

@@ -67,7 +67,16 @@ fn ssh(cluster: &Cluster, user: &str, words: &[&str]) -> Command {
 
 fn two_hundred_tasks_on_two_workers(server: Server) {
     let cluster = Cluster::start_on(server);
-    let _workers = [cluster.worker("bob", 2), cluster.worker("carol", 2)];
+    let workers = [cluster.worker("bob", 2), cluster.worker("carol", 2)];
+    // Who lets in whom on whose word is said where the server is no hub: to the host, and to newcomers.
+    let no_hub = server == Server::Pico;
+    let auto = "by the login that this server reports (--admit auto), and it is no hub";
+    assert_eq!(cluster.host_log().contains(auto), no_hub, "{}", cluster.host_log());
+    for worker in &workers {
+        let log = worker.log();
+        assert_eq!(log.contains("is the board's word and nothing else"), no_hub, "{log}");
+        assert_eq!(log.contains("p2p trust pin P2P:"), no_hub, "{log}");
+    }
     let numbers: String = (1..=200).map(|number| format!("{number}\n")).collect();
     let done = cluster.run_with("alice", &["map", "echo {} $((2 * {}))"], numbers.as_bytes());
     assert_eq!(done.code, Some(0), "{done}");
@@ -229,6 +238,10 @@ fn ones_own_machines_need_no_host(server: Server) {
     other.wait_for("at work for alice/personal");
     assert!(worker.log().contains("alice/personal is open for"), "{}", worker.log());
     assert!(!other.log().contains("alice/personal is open for"), "{}", other.log());
+    // It compares, too; the first one has only itself to believe.
+    let no_hub = server == Server::Pico;
+    assert_eq!(other.log().contains("is the board's word and nothing else"), no_hub, "{}", other.log());
+    assert!(!worker.log().contains("for the first time"), "{}", worker.log());
     let client = Running::start(on_her_other_machine(&cluster, &["run", "--", "echo", "there"]));
     let done = client.done();
     assert_eq!((done.code, done.stdout.as_str()), (Some(0), "there\n"), "{done}");

@@ -107,6 +107,11 @@ pub enum Step {
 pub trait Progress: Send + Sync {
     /// A step is done; says what was found. It runs in the middle of things, and must not block.
     fn done(&self, step: Step, found: String);
+
+    /// A connection is logged in; `hub` is whether the server says that it is our own hub, which the `ssh` program does not tell.
+    fn entered(&self, hub: bool) {
+        let _ = hub;
+    }
 }
 
 /// A person at a terminal. Both calls may block for as long as a person needs; they run on a thread of their own.
@@ -157,6 +162,13 @@ impl PicoConfig {
 
     pub(crate) fn usual_known_hosts() -> PathBuf {
         ssh_folder().join("known_hosts")
+    }
+
+    /// A connection is logged in.
+    pub(crate) fn entered(&self, hub: bool) {
+        if let Some(progress) = &self.progress {
+            progress.entered(hub);
+        }
     }
 
     /// A step is done.

@@ -42,14 +42,16 @@ const DOUBT: Duration = Duration::from_secs(3);
 /// # Errors
 /// [`BoardError::Unreachable`] when a retry may help, [`BoardError::HostKey`] and [`BoardError::Auth`] when a person must.
 pub(crate) async fn enter(config: &PicoConfig) -> Result<Wire, BoardError> {
-    match route::plan(config).await? {
-        Route::Native(path) => task::spawn_blocking(move || async_io::block_on(walk(*path))).await.map(Wire::Native),
+    let wire = match route::plan(config).await? {
+        Route::Native(path) => Wire::Native(task::spawn_blocking(move || async_io::block_on(walk(*path))).await?),
         Route::System(why) => {
             let system = system::enter(config, why.as_deref()).await?;
             config.did(Step::Key, || format!("the ssh program logged in to {}", config.address));
-            Ok(Wire::System(system))
+            Wire::System(system)
         }
-    }
+    };
+    config.entered(wire.is_hub());
+    Ok(wire)
 }
 
 /// From one machine of the path to the next, logging in to each.
