@@ -3,10 +3,43 @@
 mod cluster;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cluster::relay::Relay;
 use cluster::{Cluster, Done, Running};
+use sshd::Sshd;
+
+#[path = "../../p2p-transport-pico/tests/ssh/sshd.rs"]
+#[allow(dead_code, clippy::unwrap_used)]
+mod sshd;
+
+/// What the file above takes from beside it.
+mod kit {
+    use std::path::{Path, PathBuf};
+    use std::process::{Command, Output};
+
+    pub(crate) fn tool(package: &str, program: &str, arguments: &[&str]) -> Output {
+        let output = Command::new(program).args(arguments).output();
+        let output = output.unwrap_or_else(|fault| panic!("{program}: {fault}; install the package {package}"));
+        assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+        output
+    }
+
+    /// Makes a key pair; returns the private file.
+    pub(crate) fn make_key(folder: &Path, name: &str, kind: &str, passphrase: &str) -> PathBuf {
+        let file = folder.join(name);
+        let path = file.to_str().expect("a path");
+        tool("openssh-client", "ssh-keygen", &["-q", "-t", kind, "-N", passphrase, "-C", name, "-f", path]);
+        file
+    }
+
+    /// `TYPE BASE64` of a key pair.
+    pub(crate) fn public_half(private: &Path) -> String {
+        let text = std::fs::read_to_string(private.with_extension("pub")).expect("a key");
+        text.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+    }
+}
 
 const LEGS: [&str; 9] = ["name", "port", "host key", "key", "account", "board", "direct link", "relay", "clock"];
 
@@ -201,12 +234,44 @@ fn what_cannot_be_read_is_said_on_its_leg_and_all_others_are_tried() {
     breaks(&cluster, &[], "clock", 71, &["alice+friends.json", "mend it"]);
 }
 
-/// A key that no account has.
-fn key(cluster: &Cluster, name: &str, passphrase: &str) -> std::path::PathBuf {
-    let file = cluster.work("bob").join(name);
-    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", passphrase, "-f"]).arg(&file).status();
-    assert!(made.expect("ssh-keygen runs").success());
-    file
+#[test]
+fn a_server_that_passes_no_lines_on_is_no_board() {
+    let cluster = Cluster::without_host();
+    // It says who one is, and what a session says comes back to that session alone.
+    let server = Sshd::start(&[&cluster.folder().join("bob/key")], tempfile::tempdir().expect("a folder"));
+    let mut command = cluster.command("bob", &["doctor", "--json", "--wait", "10s"]);
+    command.env("P2P_BOARD", server.url()).env("P2P_BOARD_KEY", server.fingerprint()).env_remove("P2P_CLUSTER");
+    let done = Running::start(command).done();
+    assert_eq!(done.code, Some(69), "{done}");
+    let (_, legs) = examined(&done);
+    assert_eq!(legs["account"].0, "ok", "{done}");
+    assert!(legs["board"].0 == "failed" && legs["board"].1.contains("did not reach the other"), "{done}");
+    assert!(legs["clock"].0 == "skipped" && legs["clock"].1.contains("--cluster"), "{done}");
+}
+
+#[test]
+fn over_another_machine_each_leg_says_of_which_machine_it_speaks() {
+    let mut cluster = Cluster::start();
+    let way = key(&cluster, "way", "");
+    let between = Sshd::start(&[&way], tempfile::tempdir().expect("a folder"));
+    let config = configure(&cluster, &between, &way);
+    let over = |cluster: &Cluster| {
+        let args = format!("-F {} -J between", config.display());
+        Running::start(cluster.command("bob", &["doctor", "--json", "--wait", "20s", "--ssh-args", &args])).done()
+    };
+    let done = over(&cluster);
+    assert_eq!(done.code, Some(0), "{done}");
+    let (_, legs) = examined(&done);
+    assert!(legs["name"].1.contains("127.0.0.1 is left to the machine before it"), "{done}");
+    assert!(legs["port"].1.contains("SSH-2.0-OpenSSH") && legs["port"].1.contains("SSH-2.0-p2p-hub"), "{done}");
+    assert!(between.served() > 0, "the board was reached another way: {done}");
+    // The machine in between is there, and the board is not.
+    cluster.stop_hub();
+    let done = over(&cluster);
+    assert_eq!(done.code, Some(69), "{done}");
+    let (_, legs) = examined(&done);
+    assert!(legs["port"].0 == "failed" && legs["port"].1.contains("does not connect any further"), "{done}");
+    assert_eq!(legs["key"], ("skipped".to_owned(), "not tried: first port".to_owned()), "{done}");
 }
 
 #[test]
@@ -223,4 +288,25 @@ fn what_the_ssh_program_does_is_left_to_it() {
     let (_, legs) = examined(&done);
     assert_eq!(legs["port"], ("skipped".to_owned(), "left to the ssh program".to_owned()), "{done}");
     assert!(legs["key"].1.contains("the ssh program logged in") && legs["board"].0 == "ok", "{done}");
+}
+
+/// A configuration of `ssh` that names the machine in between, and the key for it.
+fn configure(cluster: &Cluster, between: &Sshd, key: &Path) -> PathBuf {
+    let (file, known) = (cluster.work("bob").join("ssh_config"), cluster.work("bob").join("known_between"));
+    std::fs::write(&known, between.known_hosts_line()).expect("a file");
+    let url = between.url();
+    let user = url.trim_start_matches("ssh://").split('@').next().expect("a user");
+    let text = format!(
+        "Host between\n HostName 127.0.0.1\n Port {}\n User {user}\n UserKnownHostsFile {}\n IdentityFile {}\n IdentitiesOnly yes\n",
+        between.address.port(),
+        known.display(),
+        key.display()
+    );
+    std::fs::write(&file, text).expect("a file");
+    file
+}
+
+/// A key that no account has.
+fn key(cluster: &Cluster, name: &str, passphrase: &str) -> PathBuf {
+    kit::make_key(&cluster.work("bob"), name, "ed25519", passphrase)
 }

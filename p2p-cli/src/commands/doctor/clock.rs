@@ -162,7 +162,7 @@ impl Ear<'_> {
         if self.her_key.as_ref().is_some_and(|hers| !hers.is(beat.host)) {
             return;
         }
-        let ago = i64::try_from(i128::from(now) - i128::from(beat.time)).unwrap_or(i64::MAX);
+        let ago = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(i64::try_from(beat.time).unwrap_or(i64::MAX));
         if self.best.is_none_or(|(best, _)| ago.unsigned_abs() < best.unsigned_abs()) {
             self.best = Some((ago, self.her_key.is_some()));
         }
