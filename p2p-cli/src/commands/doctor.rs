@@ -1,5 +1,6 @@
 //! `p2p doctor`: tries each leg of the way to friends, and says what is wrong and what to do.
 
+mod clock;
 mod legs;
 mod probes;
 
@@ -9,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use p2p_transport_pico::Step;
 
-use self::legs::{Examination, Leg, State, name};
+use self::legs::{Examination, Leg, name};
 use crate::options::Common;
 use crate::terminal;
 use crate::trouble::Trouble;
@@ -40,17 +41,17 @@ pub async fn doctor(common: &Common, options: Options) -> Result<ExitCode, Troub
     let mut examination = Examination::new(show);
     probes::examine(common, options.wait, &mut examination).await?;
     let legs = examination.into_legs();
-    let first = legs.iter().find(|leg| leg.state == State::Failed);
+    let first = legs.iter().find_map(|leg| Some((leg, leg.code()?)));
     if common.json {
         let all: Vec<_> = legs.iter().map(Leg::json).collect();
         println!("{}", serde_json::json!({ "board": common.board.to_string(), "well": first.is_none(), "legs": all }));
     } else {
         match first {
             None => println!("all is well, as far as one can see from here"),
-            Some(leg) => println!("begin with: {}", leg.name),
+            Some((leg, _)) => println!("begin with: {}", leg.name),
         }
     }
-    Ok(first.map_or(ExitCode::SUCCESS, |leg| leg.code().into()))
+    Ok(first.map_or(ExitCode::SUCCESS, |(_, code)| code.into()))
 }
 
 /// The legs that lead into the board, in order.

@@ -150,6 +150,8 @@ pub struct Admission {
     claim_again: Duration,
     /// Since when it shows itself in the side topic of its key.
     attending: Option<Duration>,
+    /// What is held did not hold when that was last looked at: a clock is wrong, or it has ended.
+    lapsed: bool,
 }
 
 /// What is told once.
@@ -201,6 +203,7 @@ impl Admission {
             claimed_at: None,
             claim_again: CLAIM_AGAIN,
             attending: None,
+            lapsed: false,
         }
     }
 
@@ -297,6 +300,10 @@ impl Admission {
 
     /// Does what it is time for.
     pub fn on_tick(&mut self, me: &Me, now: Now, speaker: &mut Speaker, wanted: &mut Wanted) {
+        let lapsed = self.held.as_ref().is_some_and(|held| !held.holds(now));
+        if std::mem::replace(&mut self.lapsed, lapsed) && self.is_member(now) {
+            wanted.events.push(AdmissionEvent::Restored);
+        }
         // For itself a machine signs anew as soon as a clock that was set asks for it: nobody else reminds it.
         let for_itself = self.trust == HostTrust::NoHost && self.wants_claim(now);
         if for_itself || self.claim_at.is_some_and(|at| at <= now.at) {
@@ -304,7 +311,6 @@ impl Admission {
                 self.claim(me, now, speaker, wanted);
             } else {
                 self.claim_at = self.renewal(now);
-                wanted.events.push(AdmissionEvent::Restored);
             }
         }
         if self.attending.is_some_and(|since| since + limits::SIDE_VISIT_TIME <= now.at) {

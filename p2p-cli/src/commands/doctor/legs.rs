@@ -5,7 +5,7 @@ use p2p_transport_pico::Step;
 
 use super::{WAY_IN, leg_of};
 use crate::say::harmless;
-use crate::trouble::Code;
+use crate::trouble::{Code, Trouble};
 
 /// The legs' names, on the screen and in JSON.
 pub mod name {
@@ -37,8 +37,8 @@ const NAME_WIDTH: usize = 12;
 pub enum State {
     /// It works.
     Well,
-    /// It does not.
-    Failed,
+    /// It does not; and the exit code, if it is the first.
+    Failed(Code),
     /// It was not tried: something before it failed, or there is nothing to try.
     Skipped,
 }
@@ -58,8 +58,21 @@ impl Leg {
     }
 
     /// Does not work; says what happened, why, and what to do.
-    pub fn failed(name: &'static str, words: impl Into<String>) -> Self {
-        Self { name, state: State::Failed, words: words.into() }
+    pub fn failed(name: &'static str, code: Code, words: impl Into<String>) -> Self {
+        Self { name, state: State::Failed(code), words: words.into() }
+    }
+
+    /// Does not work, for this reason.
+    pub fn broken(name: &'static str, trouble: &Trouble) -> Self {
+        Self::failed(name, trouble.code(), trouble.to_string())
+    }
+
+    /// The exit code, if it failed and is the first that did.
+    pub fn code(&self) -> Option<Code> {
+        match self.state {
+            State::Failed(code) => Some(code),
+            State::Well | State::Skipped => None,
+        }
     }
 
     /// Was not tried; says why.
@@ -71,7 +84,7 @@ impl Leg {
     pub fn shown(&self, width: usize) -> String {
         let mark = match self.state {
             State::Well => "ok  ",
-            State::Failed => "FAIL",
+            State::Failed(_) => "FAIL",
             State::Skipped => "-   ",
         };
         let head = format!("{mark}  {:NAME_WIDTH$}", self.name);
@@ -89,19 +102,10 @@ impl Leg {
     pub fn json(&self) -> serde_json::Value {
         let state = match self.state {
             State::Well => "ok",
-            State::Failed => "failed",
+            State::Failed(_) => "failed",
             State::Skipped => "skipped",
         };
         serde_json::json!({ "leg": self.name, "state": state, "said": self.words })
-    }
-
-    /// The exit code, if it is the first that failed.
-    pub fn code(&self) -> Code {
-        match self.name {
-            name::HOST_KEY | name::KEY | name::ACCOUNT => Code::Denied,
-            name::CLOCK => Code::System,
-            _ => Code::Unavailable,
-        }
     }
 }
 
@@ -138,7 +142,8 @@ pub fn way_in(found: &[(Step, String)], ended: Result<(), &BoardError>) -> Vec<L
         *before = times;
         Some((step, undone))
     });
-    let first_undone = first_undone.into_iter().find(|(_, undone)| *undone).map_or(Step::Key, |(step, _)| step);
+    // Where each machine took all steps, the last of them did not get to the port of the next.
+    let first_undone = first_undone.into_iter().find(|(_, undone)| *undone).map_or(Step::Port, |(step, _)| step);
     let broken = ended.err().map(|fault| match fault {
         BoardError::HostKey(_) => Step::HostKey,
         BoardError::Auth(_) => Step::Key,
@@ -149,7 +154,7 @@ pub fn way_in(found: &[(Step, String)], ended: Result<(), &BoardError>) -> Vec<L
         let name = leg_of(step);
         let seen = words(step).join("; ");
         match (broken, ended) {
-            (Some(broken), Err(fault)) if step == broken => Leg::failed(name, fault.to_string()),
+            (Some(broken), Err(fault)) if step == broken => Leg::broken(name, &fault.clone().into()),
             (Some(broken), _) if step > broken => Leg::skipped(name, format!("not tried: first {}", leg_of(broken))),
             _ if seen.is_empty() => Leg::skipped(name, "left to the ssh program"),
             _ => Leg::well(name, seen),
@@ -169,21 +174,25 @@ mod tests {
 
     #[test]
     fn the_first_step_that_was_not_done_is_the_one_that_failed() {
-        use State::{Failed, Skipped, Well};
+        use State::{Skipped, Well};
         use Step::{HostKey, Key, Name, Port};
+        let (gone, denied) = (State::Failed(Code::Unavailable), State::Failed(Code::Denied));
         let away = || Err(BoardError::Unreachable("away".to_owned()));
         let table = [
-            (vec![], away(), [Failed, Skipped, Skipped, Skipped]),
-            (vec![Name], away(), [Well, Failed, Skipped, Skipped]),
-            (vec![Name, Port], Err(BoardError::HostKey("changed".to_owned())), [Well, Well, Failed, Skipped]),
-            (vec![Name, Port, HostKey], Err(BoardError::Auth("no key".to_owned())), [Well, Well, Well, Failed]),
-            (vec![Name, Port, HostKey], away(), [Well, Well, Well, Failed]),
+            (vec![], away(), [gone, Skipped, Skipped, Skipped]),
+            (vec![Name], away(), [Well, gone, Skipped, Skipped]),
+            (vec![Name, Port], Err(BoardError::HostKey("changed".to_owned())), [Well, Well, denied, Skipped]),
+            (vec![Name, Port, HostKey], Err(BoardError::Auth("no key".to_owned())), [Well, Well, Well, denied]),
+            // The server went while keys were offered: none of them is to blame.
+            (vec![Name, Port, HostKey], away(), [Well, Well, Well, gone]),
             (vec![Name, Port, HostKey, Key], Ok(()), [Well, Well, Well, Well]),
             // Over a machine in between, beyond which nothing answers.
-            (vec![Name, Port, HostKey, Key, Name], away(), [Well, Failed, Skipped, Skipped]),
+            (vec![Name, Port, HostKey, Key, Name], away(), [Well, gone, Skipped, Skipped]),
+            // Over one that does not connect any further.
+            (vec![Name, Port, HostKey, Key], away(), [Well, gone, Skipped, Skipped]),
             // By the ssh program.
             (vec![Key], Ok(()), [Skipped, Skipped, Skipped, Well]),
-            (vec![], Err(BoardError::Auth("no key".to_owned())), [Skipped, Skipped, Skipped, Failed]),
+            (vec![], Err(BoardError::Auth("no key".to_owned())), [Skipped, Skipped, Skipped, denied]),
         ];
         for (found, ended, wanted) in table {
             assert_eq!(states(&found, ended.clone()), wanted, "{found:?}, {ended:?}");
@@ -193,7 +202,7 @@ mod tests {
     #[test]
     fn a_leg_is_shown_in_lines_of_the_width_of_the_screen_and_says_nothing_to_the_terminal() {
         let words = "cannot reach the board: \u{1b}[2J nothing listens at that port. Check the network";
-        let shown = Leg::failed(name::PORT, words).shown(40);
+        let shown = Leg::failed(name::PORT, Code::Unavailable, words).shown(40);
         assert!(shown.lines().all(|line| line.chars().count() <= 40), "{shown}");
         assert!(shown.starts_with("FAIL  port        cannot reach"), "{shown}");
         assert!(shown.lines().count() > 3 && !shown.contains('\u{1b}'), "{shown}");

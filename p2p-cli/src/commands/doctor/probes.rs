@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use async_std::future::timeout;
 use p2p_proto::board::message::Bye;
 use p2p_proto::board::{Board, BoardEvent, Envelope, Line, Message};
-use p2p_proto::ids::{ClusterName, PeerName, ProcessKey, UserName};
+use p2p_proto::ids::{PeerName, ProcessKey, UserName};
 use p2p_proto::limits;
 use p2p_proto::link::{LinkPath, LinkTransport};
 use p2p_scheduler::memory::Cluster;
@@ -17,11 +17,12 @@ use p2p_scheduler::{Client, ClientReport, Forgetful, Functions, Task, Worker, Wo
 use p2p_transport_pico::{PicoBoard, PicoConfig, Progress, Session, Step, Topic};
 use p2p_transport_wormhole::{WormholeConfig, WormholeTransport};
 
-use super::legs::{Examination, Leg, State, name, way_in};
+use super::clock;
+use super::legs::{Examination, Leg, name, way_in};
 use crate::home::Home;
 use crate::options::Common;
-use crate::trouble::Trouble;
-use crate::wiring::{self, Wiring};
+use crate::trouble::{Code, Trouble};
+use crate::wiring;
 
 /// Tries all legs, in this order; those into the board need each other, the others do not.
 pub async fn examine(
@@ -40,11 +41,12 @@ pub async fn examine(
     let clock = match (&common.cluster, user) {
         _ if behind_own_program() => Leg::failed(
             name::CLOCK,
+            Code::System,
             "this machine's clock is behind the date of this program itself: set it; signatures would not hold",
         ),
         (None, _) => Leg::skipped(name::CLOCK, "--cluster OWNER/NAME compares it with that of the cluster's host"),
         (Some(_), None) => Leg::skipped(name::CLOCK, "not tried: first the way into the board"),
-        (Some(cluster), Some(_)) => clock(common, cluster, wait).await?,
+        (Some(cluster), Some(_)) => clock::compare(common, cluster, wait).await,
     };
     examination.add(clock);
     Ok(())
@@ -63,7 +65,7 @@ async fn board(
     watched.progress = Some(Arc::clone(&found) as Arc<dyn Progress>);
     let entered = Session::connect(&watched).await;
     let legs = way_in(&found.all(), entered.as_ref().map(drop));
-    let broken = legs.iter().find(|leg| leg.state == State::Failed).map(|leg| leg.name);
+    let broken = legs.iter().find(|leg| leg.code().is_some()).map(|leg| leg.name);
     legs.into_iter().for_each(|leg| examination.add(leg));
     if let Some(broken) = broken {
         for leg in [name::ACCOUNT, name::ECHO] {
@@ -78,7 +80,7 @@ async fn board(
             Some(user)
         }
         Err(trouble) => {
-            examination.add(Leg::failed(name::ACCOUNT, trouble.to_string()));
+            examination.add(Leg::broken(name::ACCOUNT, &trouble));
             examination.add(Leg::skipped(name::ECHO, format!("not tried: first {}", name::ACCOUNT)));
             None
         }
@@ -119,7 +121,7 @@ async fn echo(config: &PicoConfig, user: &UserName, wait: Duration) -> Leg {
         }
         loop {
             // Said before the other one is quite there it is lost, as lines may be: then another one is said.
-            let line = line(user)?;
+            let line = line(user, 1, fresh()?)?;
             let said = Instant::now();
             says.publish(line.clone()).map_err(io::Error::other)?;
             let heard = until(&hears, |event| *event == BoardEvent::Line(line.clone()));
@@ -130,20 +132,20 @@ async fn echo(config: &PicoConfig, user: &UserName, wait: Duration) -> Leg {
     };
     match timeout(wait, talk).await {
         Ok(Ok(took)) => Leg::well(name::ECHO, format!("a line comes back within {:.1} ms", took.as_secs_f64() * 1e3)),
-        Ok(Err(fault)) => Leg::failed(name::ECHO, format!("{fault}")),
+        Ok(Err(fault)) => Leg::failed(name::ECHO, Code::Unavailable, fault.to_string()),
         Err(_) => {
             let seconds = wait.as_secs();
             let text = format!(
                 "what one of your sessions said did not reach the other within {seconds} s: the board is stuck, or does not do what pico.sh's \
                  pipe does. Try again later, or another board (--board)"
             );
-            Leg::failed(name::ECHO, text)
+            Leg::failed(name::ECHO, Code::Unavailable, text)
         }
     }
 }
 
 /// A line that was not heard for this long is lost: far boards take less.
-const SAY_AGAIN: Duration = Duration::from_secs(3);
+pub(super) const SAY_AGAIN: Duration = Duration::from_secs(3);
 
 async fn until(board: &PicoBoard, wanted: impl Fn(&BoardEvent) -> bool) -> io::Result<()> {
     loop {
@@ -155,13 +157,17 @@ async fn until(board: &PicoBoard, wanted: impl Fn(&BoardEvent) -> bool) -> io::R
     }
 }
 
-/// A line that nobody has said before.
-fn line(user: &UserName) -> io::Result<Line> {
+/// Something that nobody has said before, and that changes nothing for whoever hears it.
+fn fresh() -> io::Result<Message> {
     let mut process = [0; 32];
     getrandom::fill(&mut process).map_err(io::Error::other)?;
+    Ok(Message::Bye(Bye { process: ProcessKey(process) }))
+}
+
+/// A line of this process's.
+pub(super) fn line(user: &UserName, sequence: u64, message: Message) -> io::Result<Line> {
     let from = PeerName::new(user, "doctor", std::process::id());
-    let message = Message::Bye(Bye { process: ProcessKey(process) });
-    Line::encode(&Envelope { from, sequence: 1, time: unix(), message }).map_err(io::Error::other)
+    Line::encode(&Envelope { from, sequence, time: unix(), message }).map_err(io::Error::other)
 }
 
 async fn direct(links: &WormholeConfig, wait: Duration) -> Leg {
@@ -181,6 +187,7 @@ async fn direct(links: &WormholeConfig, wait: Duration) -> Leg {
         }
         Err(fault) => Leg::failed(
             name::DIRECT,
+            Code::Unavailable,
             format!(
                 "this machine does not reach itself ({fault}): does a firewall keep programs from listening? Links go by a relay then"
             ),
@@ -193,20 +200,24 @@ async fn relay(links: &WormholeConfig, wait: Duration) -> Leg {
         let text = "none is set (--relay): friends whose routers let nobody in cannot link to one another";
         return Leg::skipped(name::RELAY, text);
     }
-    let names: Vec<String> = links.relays.iter().map(ToString::to_string).collect();
-    let names = names.join(", ");
-    match link(WormholeConfig { direct: false, ..links.clone() }, wait).await {
-        Ok((path, took)) => Leg::well(
-            name::RELAY,
-            format!("this machine reaches itself, {path}, within {:.0} ms", took.as_secs_f64() * 1e3),
-        ),
-        Err(fault) => {
-            let text = format!(
-                "no link comes about by {names} ({fault}). Links are direct only; name another with --relay, or none"
-            );
-            Leg::failed(name::RELAY, text)
+    // Each on its own: one that is there must not hide another that is not.
+    let tried = links.relays.iter().map(|relay| async move {
+        (relay, link(WormholeConfig { direct: false, relays: vec![relay.clone()], ..links.clone() }, wait).await)
+    });
+    let tried = futures::future::join_all(tried).await;
+    let words = tried.iter().map(|(relay, tried)| match tried {
+        Ok((path, took)) => {
+            format!("this machine reaches itself, {path}, within {:.0} ms", took.as_secs_f64() * 1e3)
         }
+        Err(fault) => format!("no link comes about by {relay} ({fault})"),
+    });
+    let words = words.collect::<Vec<_>>().join("; ");
+    let gone = tried.iter().filter(|(_, tried)| tried.is_err()).count();
+    if gone == 0 {
+        return Leg::well(name::RELAY, words);
     }
+    let so = if gone == tried.len() { "Links are direct only" } else { "Links go by the rest" };
+    Leg::failed(name::RELAY, Code::Unavailable, format!("{words}. {so}; name another with --relay, or none"))
 }
 
 /// A whole cluster in this process, on a board in memory, whose link is a real one: set up, encrypted, and with a task on it.
@@ -247,49 +258,13 @@ async fn link(config: WormholeConfig, wait: Duration) -> io::Result<(LinkPath, D
     }
 }
 
-/// Compares the clock with the host's, whom a client hears when it enters.
-async fn clock(common: &Common, cluster: &ClusterName, wait: Duration) -> Result<Leg, Trouble> {
-    use p2p_scheduler::machine::admission::AdmissionEvent;
-    let wiring = Wiring::new(common, cluster.name()).await?;
-    let client = wiring.client()?;
-    client.survey();
-    let tolerated = limits::CLOCK_SKEW.as_secs();
-    let heard = timeout(wait, async {
-        loop {
-            if client.status().host_present {
-                let text = format!("agrees with that of {}'s host within {tolerated} s", cluster.owner());
-                return Leg::well(name::CLOCK, text);
-            }
-            match wiring::next_report(&client, LOOK_EVERY).await {
-                Some(ClientReport::Admission(AdmissionEvent::ClockOff { seconds })) => {
-                    let text = format!(
-                        "differs from that of {}'s host by {seconds} s, and {tolerated} s are tolerated: one of the two is wrong; set it",
-                        cluster.owner()
-                    );
-                    return Leg::failed(name::CLOCK, text);
-                }
-                report => log::debug!("while the clock was compared: {report:?}"),
-            }
-        }
-    })
-    .await;
-    let why = client.waiting().map_or_else(String::new, |waiting| format!(": {waiting}"));
-    client.close().await;
-    Ok(heard.unwrap_or_else(|_| {
-        Leg::skipped(name::CLOCK, format!("the host of {cluster} was not heard within {} s{why}", wait.as_secs()))
-    }))
-}
-
-/// Between two looks at whether the host was heard.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-
 /// A clock that says a time before this program was made is wrong, whoever else there is to compare it with.
 fn behind_own_program() -> bool {
     let made = env::current_exe().and_then(fs::metadata).and_then(|file| file.modified());
     made.is_ok_and(|made| SystemTime::now() + limits::CLOCK_SKEW < made)
 }
 
-fn unix() -> u64 {
+pub(super) fn unix() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
