@@ -228,8 +228,10 @@ fn a_clock_that_is_behind_the_program_itself_is_wrong_whoever_is_there() {
 #[test]
 fn what_cannot_be_read_is_said_on_its_leg_and_all_others_are_tried() {
     let cluster = Cluster::start();
+    // Made as the program makes it, for its user alone.
+    let done = cluster.run("bob", &["id", "--offline"]);
+    assert_eq!(done.code, Some(0), "{done}");
     let clusters = cluster.home("bob").join("clusters");
-    std::fs::create_dir_all(&clusters).expect("a folder");
     std::fs::write(clusters.join("alice+friends.json"), "half a k").expect("a file");
     breaks(&cluster, &[], "clock", 71, &["alice+friends.json", "mend it"]);
 }
