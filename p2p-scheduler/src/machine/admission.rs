@@ -341,14 +341,14 @@ impl Admission {
 
     /// Something happened in a side topic of its own.
     pub fn on_side(&mut self, me: &Me, now: Now, input: SideInput, speaker: &mut Speaker, wanted: &mut Wanted) {
-        let (topic, sighting) = match input {
-            SideInput::Opened(topic) => {
-                self.hosts.on_opened(now, me, &topic);
+        let (topic, look, sighting) = match input {
+            SideInput::Opened { topic, look } => {
+                self.hosts.on_opened(now, me, &topic, look);
                 return self.hosts.on_tick(now, me, speaker, &mut wanted.lines, &mut wanted.sides);
             }
-            SideInput::Seen(topic, sighting) => (topic, sighting),
+            SideInput::Seen { topic, look, sighting } => (topic, look, sighting),
         };
-        let Some(key) = self.hosts.on_seen(now, me, &topic, &mut wanted.sides) else { return };
+        let Some(key) = self.hosts.on_seen(now, me, &topic, look, &mut wanted.sides) else { return };
         let seen = match sighting {
             Sighting::Guest if self.host.is_none() => return self.believe(me, now, key, wanted),
             Sighting::Guest => return,
@@ -379,7 +379,7 @@ impl Admission {
         if self.attending.is_none_or(|since| since + ATTEND_AGAIN <= now.at) {
             self.stop_attending(me, wanted);
             self.attending = Some(now.at);
-            wanted.sides.push(SideOutput::Attend { topic: me.cluster.admit_topic(me.keys()) });
+            wanted.sides.push(SideOutput::Attend { topic: me.cluster.admit_topic(&me.user, me.keys()) });
         }
         if self.host.is_none() {
             self.consider(me, now, prove.host, wanted);
@@ -552,7 +552,7 @@ impl Admission {
 
     fn stop_attending(&mut self, me: &Me, wanted: &mut Wanted) {
         if self.attending.take().is_some() {
-            wanted.sides.push(SideOutput::Leave { topic: me.cluster.admit_topic(me.keys()) });
+            wanted.sides.push(SideOutput::Leave { topic: me.cluster.admit_topic(&me.user, me.keys()) });
         }
     }
 

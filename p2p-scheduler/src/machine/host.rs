@@ -326,7 +326,9 @@ impl HostMachine {
                 });
                 if known.is_ok() {
                     let mut sides = Vec::new();
-                    self.proofs.on_hello(&self.me, process, &mut sides);
+                    if let Some(peer) = self.directory.get(process) {
+                        self.proofs.on_hello(&self.me, &peer.verified.user, process, &mut sides);
+                    }
                     out.extend(sides.into_iter().map(HostOutput::Side));
                 }
                 if known == Ok(true) {
@@ -367,19 +369,19 @@ impl HostMachine {
     }
 
     fn on_side(&mut self, now: Now, input: SideInput, lines: &mut Vec<Line>, out: &mut Vec<HostOutput>) {
-        let (topic, sighting) = match input {
-            SideInput::Opened(topic) => {
-                if let Some(claimed) = self.proofs.on_opened(&topic) {
+        let (topic, look, sighting) = match input {
+            SideInput::Opened { topic, look } => {
+                if let Some(claimed) = self.proofs.on_opened(&topic, look) {
                     let process = claimed.claim.keys.process;
                     let prove = Prove { process, host: self.me.identity.machine_key() };
                     self.speaker.say(now, Message::Prove(prove), lines);
                 }
                 return;
             }
-            SideInput::Seen(topic, sighting) => (topic, sighting),
+            SideInput::Seen { topic, look, sighting } => (topic, look, sighting),
         };
         let mut sides = Vec::new();
-        let claimed = self.proofs.on_seen(&topic, &mut sides);
+        let claimed = self.proofs.on_seen(&topic, look, &mut sides);
         out.extend(sides.into_iter().map(HostOutput::Side));
         // He may have been taken off the list meanwhile.
         let Some(claimed) = claimed.filter(|claimed| self.listed.contains(&claimed.claim.user)) else { return };

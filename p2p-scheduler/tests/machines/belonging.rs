@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use p2p_proto::board::message::{Claim, DenyReason, Prove, Summon};
 use p2p_proto::board::{Envelope, Line, Message};
-use p2p_proto::ids::{Fingerprint, MachineKey, ProcessKey, Role};
+use p2p_proto::ids::{ClusterName, Fingerprint, MachineKey, ProcessKey, Role};
 use p2p_proto::limits;
 use p2p_proto::link::LinkError;
 use p2p_proto::trust::{Identity, ProcessCertificate, ProcessSecret, UnixTime};
@@ -49,7 +49,7 @@ fn bob(world: &mut World) -> Peer {
 
 fn admit_topic(world: &World, peer: Peer) -> String {
     let me = world.me_of(peer);
-    me.cluster.admit_topic(me.keys())
+    me.cluster.admit_topic(&me.user, me.keys())
 }
 
 fn intruders(world: &World, host: Peer) -> usize {
@@ -142,16 +142,62 @@ fn old_lines_of_bob_open_nothing() {
 
 /// A claim in bob's name with a key that nobody has used before.
 fn fresh_claim(number: u64, unix: UnixTime) -> Line {
+    claim_as("bob", fresh_secret(number), unix)
+}
+
+fn fresh_secret(number: u64) -> [u8; 32] {
     let mut secret = [9; 32];
     secret[..8].copy_from_slice(&number.to_be_bytes());
+    secret
+}
+
+/// A claim in this name with these keys.
+fn claim_as(user: &str, secret: [u8; 32], unix: UnixTime) -> Line {
     let (identity, process) = (Identity::from_secret(&secret), ProcessSecret::from_entropy(secret));
     let cluster = CLUSTER.parse().unwrap();
     let certificate =
         ProcessCertificate::sign(&identity, &cluster, Role::Worker, process.process_key(), unix, unix + 3600);
     let keys = p2p_proto::ids::PeerKeys { machine: identity.machine_key(), process: process.process_key() };
-    let claim = Claim { user: "bob".parse().unwrap(), keys, certificate, role: Role::Worker };
-    let from = "bob@box:99".parse().unwrap();
-    Line::encode(&Envelope { from, sequence: number, time: unix, message: Message::Claim(claim) }).unwrap()
+    let claim = Claim { user: user.parse().unwrap(), keys, certificate, role: Role::Worker };
+    let from = format!("{user}@box:99").parse().unwrap();
+    Line::encode(&Envelope { from, sequence: 1, time: unix, message: Message::Claim(claim) }).unwrap()
+}
+
+/// Carol is logged in as herself and claims one key in two names: what is seen of her claim late must not be taken for bob's.
+#[test]
+fn a_late_sighting_of_a_key_signs_it_in_no_other_name() {
+    let mut world = World::new(1);
+    let host = world.host(&["bob", "carol"]);
+    let carol = world.client("carol");
+    world.run_for(SOON);
+    let mut number = 0;
+    let mut flood = |world: &mut World, user: &str, count: usize| {
+        for _ in 0..count {
+            number += 1;
+            let line = claim_as(user, fresh_secret(number), world.now().unix);
+            world.inject(host, line);
+        }
+    };
+    let secret = [77; 32];
+    let (machine, process) =
+        (Identity::from_secret(&secret).machine_key(), ProcessSecret::from_entropy(secret).process_key());
+    let keys = p2p_proto::ids::PeerKeys { machine, process };
+    let topic = CLUSTER.parse::<ClusterName>().unwrap().admit_topic(&"carol".parse().unwrap(), keys);
+    let unix = world.now().unix;
+    flood(&mut world, "carol", 4);
+    world.inject(host, claim_as("carol", secret, unix));
+    flood(&mut world, "bob", 8);
+    world.inject(host, claim_as("bob", secret, unix));
+    // The first places are free after 3 s: her key is looked for.
+    world.run_for(Duration::from_millis(3100));
+    flood(&mut world, "carol", 5);
+    // It is no more after 6 s; she goes there just before.
+    world.run_for(Duration::from_millis(2750));
+    world.intrude(carol, &topic);
+    world.run_for(MINUTE);
+    let members = world.roster(host).members;
+    let mut bound = members.iter().filter(|(_, bound)| *bound == machine).map(|(user, _)| user.as_str());
+    assert!(bound.all(|user| user == "carol"), "her key is signed as another one's: {members:?}");
 }
 
 #[test]

@@ -22,6 +22,8 @@ const LEAST: Duration = Duration::from_secs(4);
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
     checked: BTreeMap<MachineKey, Check>,
+    /// Looks begun so far.
+    looks: u64,
     waiting: VecDeque<MachineKey>,
     /// How many came.
     count: usize,
@@ -30,6 +32,7 @@ pub(super) struct Hosts {
 
 #[derive(Debug)]
 struct Check {
+    look: u64,
     since: Duration,
     /// Once the topic is open.
     summon_at: Option<Duration>,
@@ -65,17 +68,25 @@ impl Hosts {
     }
 
     /// The topic is open: calls her there.
-    pub(super) fn on_opened(&mut self, now: Now, me: &Me, topic: &str) {
+    pub(super) fn on_opened(&mut self, now: Now, me: &Me, topic: &str, look: u64) {
         for (host, check) in &mut self.checked {
-            if topic_of(me, *host) == topic {
+            if check.look == look && topic_of(me, *host) == topic {
                 check.summon_at = Some(now.at);
             }
         }
     }
 
     /// Something was seen there: which key it was for.
-    pub(super) fn on_seen(&mut self, now: Now, me: &Me, topic: &str, out: &mut Vec<SideOutput>) -> Option<MachineKey> {
-        let host = self.checked.keys().copied().find(|host| topic_of(me, *host) == topic)?;
+    pub(super) fn on_seen(
+        &mut self,
+        now: Now,
+        me: &Me,
+        topic: &str,
+        look: u64,
+        out: &mut Vec<SideOutput>,
+    ) -> Option<MachineKey> {
+        let here = |(host, check): &(&MachineKey, &Check)| check.look == look && topic_of(me, **host) == topic;
+        let host = *self.checked.iter().find(here)?.0;
         self.checked.remove(&host);
         out.push(SideOutput::Leave { topic: topic.to_owned() });
         self.begin(now, me, out);
@@ -87,7 +98,7 @@ impl Hosts {
         let topics = self.checked.keys().map(|other| topic_of(me, *other));
         out.extend(topics.map(|topic| SideOutput::Leave { topic }));
         let signed = self.signed.remove(&host);
-        *self = Self::default();
+        *self = Self { looks: self.looks, ..Self::default() };
         signed
     }
 
@@ -130,8 +141,9 @@ impl Hosts {
         while self.checked.len() < limits::HOSTS_CHECKED {
             let Some(host) = self.waiting.pop_front() else { break };
             let topic = topic_of(me, host);
-            out.push(SideOutput::Watch { topic, guest: me.cluster.owner().clone() });
-            self.checked.insert(host, Check { since: now.at, summon_at: None });
+            self.looks += 1;
+            out.push(SideOutput::Watch { topic, guest: me.cluster.owner().clone(), look: self.looks });
+            self.checked.insert(host, Check { look: self.looks, since: now.at, summon_at: None });
         }
     }
 }
