@@ -260,6 +260,52 @@ fn a_flood_of_claims_keeps_nobody_out() {
     assert!(is_member(&world, third), "{:?}", admissions(&world, third));
 }
 
+/// What the last claim of a peer was.
+fn last_claim(world: &World, peer: Peer) -> Option<(Envelope, Claim, Line)> {
+    world.said.iter().rev().filter(|(_, who, _)| *who == peer).find_map(|(_, _, line)| {
+        let envelope = line.decode().unwrap();
+        let Message::Claim(claim) = &envelope.message else { return None };
+        Some((envelope.clone(), claim.clone(), line.clone()))
+    })
+}
+
+/// Two fresh claims a second fill bob's queue; his own, said again by a stranger, or his keys in another name, must not put him back in it.
+#[test]
+fn bobs_own_claim_said_again_by_strangers_does_not_keep_him_out() {
+    for trick in ["again", "in another name"] {
+        let mut world = World::new(1);
+        let host = world.host(&["bob", "carol"]);
+        world.run_for(SOON);
+        let mut number = 0;
+        let mut honest = None;
+        for second in 0..600 {
+            if second == 10 {
+                honest = Some(world.worker("bob", 1));
+            }
+            for _ in 0..2 {
+                number += 1;
+                let line = fresh_claim(number, world.now().unix);
+                world.inject(host, line);
+            }
+            let said = honest.and_then(|honest| last_claim(&world, honest));
+            match said {
+                Some((_, _, line)) if trick == "again" => world.inject(host, line),
+                Some((envelope, claim, _)) => {
+                    let message = Message::Claim(Claim { user: "carol".parse().unwrap(), ..claim });
+                    let envelope = Envelope { from: "carol@box:9".parse().unwrap(), message, ..envelope };
+                    world.inject(host, Line::encode(&envelope).unwrap());
+                }
+                None => {}
+            }
+            if honest.is_some_and(|honest| is_member(&world, honest)) {
+                break;
+            }
+            world.run_for(Duration::from_secs(1));
+        }
+        assert!(honest.is_some_and(|honest| is_member(&world, honest)), "{trick}");
+    }
+}
+
 #[test]
 fn calls_to_side_topics_that_nobody_opened_cost_little_and_show_nothing() {
     let mut world = World::new(1);

@@ -23,10 +23,12 @@ impl<T> Default for Turns<T> {
 }
 
 impl<T: PartialEq> Turns<T> {
-    /// Waits in this name; what is the same already waits no more.
+    /// Waits in this name. What waits already keeps its place: anybody can say again what was said once, and must not put it back by that.
     pub(super) fn push(&mut self, user: UserName, item: T) {
         let queue = self.waiting.entry(user).or_default();
-        queue.retain(|other| *other != item);
+        if queue.contains(&item) {
+            return;
+        }
         self.count = self.count.wrapping_add(1);
         if queue.len() >= limits::CLAIMS_WAITING {
             // Stepping through the queue with a prime: neither the oldest nor the newest is the one that always loses.
@@ -92,6 +94,17 @@ mod tests {
         let order: Vec<_> = (0..4).map(|_| turns.next(|_| true).unwrap().0.to_string()).collect();
         assert_eq!(order, ["alice", "bob", "carol", "bob"]);
         assert_eq!(turns.next(|user| user.as_str() != "bob"), None);
+    }
+
+    #[test]
+    fn who_is_named_again_keeps_his_place() {
+        let mut turns = Turns::default();
+        for number in [1, 2, 3, 1, 1] {
+            turns.push(user("bob"), number);
+        }
+        let order: Vec<_> = (0..3).map(|_| turns.next(|_| true).unwrap().1).collect();
+        assert_eq!(order, [1, 2, 3]);
+        assert!(turns.is_empty());
     }
 
     #[test]
