@@ -32,6 +32,8 @@ pub const REMOVALS: usize = 48;
 pub const REMOVALS_KEPT: usize = 1024;
 /// Machines of one user that a host takes.
 pub const MACHINES_PER_USER: usize = 64;
+/// Processes of one machine that a host answers for sure, and counts as peers: a machine makes as many as it likes.
+pub const PROCESSES_PER_MACHINE: usize = 16;
 /// Side topics in which a host looks for claimants at the same time (T-02).
 pub const SIDE_TOPICS: usize = 8;
 /// The same for one user, so that claims in his name keep nobody else waiting.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use p2p_proto::board::message::{Claim, DenyReason, Prove, Summon};
+use p2p_proto::board::message::{Beat, Claim, DenyReason, Hello, Prove, Summon};
 use p2p_proto::board::{Envelope, Line, Message};
 use p2p_proto::ids::{ClusterName, Fingerprint, MachineKey, ProcessKey, Role};
 use p2p_proto::limits;
@@ -258,6 +258,56 @@ fn a_flood_of_claims_keeps_nobody_out() {
     world.host_input(host, HostInput::Approve("bob".parse().unwrap(), key));
     flood(&mut world, 40, &mut number);
     assert!(is_member(&world, third), "{:?}", admissions(&world, third));
+}
+
+/// The latest beat of a host.
+fn last_beat(world: &World, host: Peer) -> (Duration, Beat) {
+    let cluster = world.me_of(host).cluster.clone();
+    let beat = world.said.iter().rev().filter(|(_, who, _)| *who == host).find_map(|(at, _, line)| {
+        let Message::Beat(beat) = line.decode().unwrap().message else { return None };
+        Some((*at, Beat::verify(&beat, &cluster).unwrap()))
+    });
+    beat.unwrap()
+}
+
+/// Carol's machine claims for, and greets with, one fresh process after the other; a stranger can do as much with what hers once said.
+#[test]
+fn processes_of_one_machine_without_number_cost_one_signature_and_silence_nobody() {
+    let mut world = World::new(1);
+    let host = world.host(&["bob", "carol"]);
+    let carol = world.worker("carol", 1);
+    world.run_for(SOON);
+    let (me, membership) = (world.me_of(carol).clone(), world.kept(carol).membership.clone().unwrap());
+    let serial = world.roster(host).serial;
+    for number in 0..600 {
+        let secret = ProcessSecret::from_entropy(fresh_secret(number));
+        let fresh = p2p_scheduler::machine::Me { secret, ..me.clone() };
+        let (keys, now) = (fresh.keys(), world.now());
+        let claim = Claim { user: fresh.user.clone(), keys, certificate: fresh.certificate(now), role: Role::Worker };
+        let hello = Hello {
+            credentials: fresh.credentials(&membership, now),
+            process: keys.process,
+            role: Role::Worker,
+            version: p2p_proto::VERSION,
+            offer: Some(Default::default()),
+            ttl_s: u32::MAX,
+        };
+        for message in [Message::Claim(claim), Message::Hello(hello)] {
+            let from = "carol@box:99".parse().unwrap();
+            let line = Line::encode(&Envelope { from, sequence: 1, time: now.unix, message }).unwrap();
+            world.inject(host, line);
+        }
+        world.run_for(Duration::from_secs(1) / limits::BOARD_LINES_PER_S);
+    }
+    assert_eq!(world.roster(host).serial, serial, "each process costs a signature");
+    let (at, beat) = last_beat(&world, host);
+    assert!(world.at - at <= limits::BEAT_INTERVAL, "no beat since {at:?}");
+    let most = 1 + u32::try_from(limits::PROCESSES_PER_MACHINE).unwrap();
+    assert!(beat.peers <= most, "{} peers", beat.peers);
+    // Others get in all the same, carol's own next process, too.
+    let (honest, again) = (world.worker("bob", 1), world.worker("carol", 1));
+    world.run_for(MINUTE);
+    assert!(is_member(&world, honest) && is_member(&world, again));
 }
 
 /// What the last claim of a peer was.
