@@ -267,6 +267,9 @@ impl HostMachine {
             self.speaker.say_first(now, Message::Beat(beat), &mut lines);
             self.beaten_at = Some(now.at);
             self.beat_at = Some(now.at + limits::BEAT_INTERVAL);
+            if self.roster.has_unsaid() {
+                self.beat_soon(now);
+            }
         }
         let mut sides = Vec::new();
         for Claimed { claim, .. } in self.proofs.on_tick(now, &self.me, &mut sides) {

@@ -618,6 +618,33 @@ fn a_worker_that_serves_fewer_lets_the_others_go() {
     world.run_until(MINUTE * 10, |world| world.links(worker) == 1);
 }
 
+/// More removals at once than a beat has room for.
+#[test]
+fn many_removals_at_once_are_all_heard_within_seconds() {
+    let mut world = World::new(1);
+    let machine = |number: u8, user: u8| {
+        let mut secret = [8; 32];
+        (secret[0], secret[1]) = (number, user);
+        Identity::from_secret(&secret).machine_key()
+    };
+    let users: Vec<String> = (0..3).map(|user| format!("user{user}")).collect();
+    let mut members = Vec::new();
+    for (at, user) in (0_u8..).zip(&users) {
+        members.extend((0..50).map(|number| (user.parse().unwrap(), machine(number, at))));
+    }
+    let removed: Vec<MachineKey> = members.iter().map(|(_, machine)| *machine).collect();
+    assert!(removed.len() > 3 * limits::REMOVALS);
+    let kept = HostKept { members, ..HostKept::default() };
+    let names: Vec<&str> = users.iter().map(String::as_str).chain(["bob"]).collect();
+    let host = world.host_with(&names, kept);
+    let worker = world.worker("bob", 1);
+    world.run_for(SOON);
+    world.host_input(host, HostInput::Users(vec!["bob".parse().unwrap()]));
+    world.run_for(CUT);
+    let known = world.kept(worker).removals.clone();
+    assert!(removed.iter().all(|machine| known.iter().any(|(other, _)| other == machine)), "{} of 150", known.len());
+}
+
 #[test]
 fn two_rosters_under_one_number_are_noticed() {
     let mut world = World::new(1);
