@@ -7,6 +7,7 @@
 mod hosts;
 mod removed;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use p2p_proto::board::message::{Admit, Beat, Claim, Deny, DenyReason, Prove};
@@ -26,8 +27,11 @@ use super::{Me, Now, earliest};
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 /// The longest time between two claims.
 const CLAIM_AGAIN_MAX: Duration = Duration::from_secs(30);
-/// Told again to show itself, it enters anew after this long: it may have been called before the topic was there, by a stranger.
+/// Told again to show itself, it enters anew after this long: it may have been called before the topic was there, by a stranger. Doubled each
+/// time up to [`ATTEND_AGAIN_MAX`] until it claims again: a stranger who goes on calling must not keep it from staying.
 const ATTEND_AGAIN: Duration = Duration::from_secs(2);
+/// The longest time until it enters anew: the host looks for as long.
+const ATTEND_AGAIN_MAX: Duration = limits::SIDE_TOPIC_TIME;
 
 /// Whose word about the host's key is believed, where none is known yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,6 +97,12 @@ pub enum AdmissionEvent {
         /// Why it cannot.
         why: String,
     },
+    /// A fresh beat was heard under this key, while no host's key is known yet: somebody hosts already, or says so. Told once of each key, and of
+    /// [`limits::HOSTS_WAITING`] keys at most.
+    HostHeard {
+        /// The key.
+        key: MachineKey,
+    },
     /// The host has removed this machine.
     Removed,
     /// The host has removed others: whoever is linked to them lets go.
@@ -150,6 +160,9 @@ pub struct Admission {
     claim_again: Duration,
     /// Since when it shows itself in the side topic of its key.
     attending: Option<Duration>,
+    /// When it may enter anew, and after how long the time after that.
+    attend_at: Duration,
+    attend_again: Duration,
 }
 
 /// What is told once.
@@ -160,6 +173,7 @@ struct Told {
     clock: bool,
     unchecked: bool,
     imposters: usize,
+    heard: BTreeSet<MachineKey>,
 }
 
 #[derive(Debug)]
@@ -201,6 +215,8 @@ impl Admission {
             claimed_at: None,
             claim_again: CLAIM_AGAIN,
             attending: None,
+            attend_at: Duration::ZERO,
+            attend_again: ATTEND_AGAIN,
         }
     }
 
@@ -376,9 +392,11 @@ impl Admission {
         if self.is_other_host(prove.host, wanted) {
             return;
         }
-        if self.attending.is_none_or(|since| since + ATTEND_AGAIN <= now.at) {
+        if self.attending.is_none() || self.attend_at <= now.at {
             self.stop_attending(me, wanted);
             self.attending = Some(now.at);
+            self.attend_at = now.at + self.attend_again;
+            self.attend_again = (self.attend_again * 2).min(ATTEND_AGAIN_MAX);
             wanted.sides.push(SideOutput::Attend { topic: me.cluster.admit_topic(&me.user, me.keys()) });
         }
         if self.host.is_none() {
@@ -488,6 +506,10 @@ impl Admission {
         if self.is_other_host(beat.host, wanted) {
             return;
         }
+        if self.host.is_none() && !beat.leaving && self.told.heard.len() < limits::HOSTS_WAITING {
+            let first = self.told.heard.insert(beat.host);
+            wanted.events.extend(first.then_some(AdmissionEvent::HostHeard { key: beat.host }));
+        }
         let was_away = self.host_heard_at.is_none();
         if self.host.is_some() {
             // One from ahead of this clock was said, or heard, while a clock was wrong.
@@ -591,6 +613,7 @@ impl Admission {
         let claim = Claim { user: me.user.clone(), keys: me.keys(), certificate: me.certificate(now), role: me.role };
         speaker.say(now, Message::Claim(claim), &mut wanted.lines);
         self.claimed_at = Some(now.at);
+        self.attend_again = ATTEND_AGAIN;
         self.claim_at = Some(now.at + self.claim_again);
         self.claim_again = (self.claim_again * 2).min(CLAIM_AGAIN_MAX);
     }

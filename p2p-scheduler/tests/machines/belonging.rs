@@ -383,6 +383,67 @@ fn said(message: Message, world: &World) -> Line {
     Line::encode(&Envelope { from, sequence: 1, time: world.now().unix, message }).unwrap()
 }
 
+/// Each call lets bob leave and enter his topic; the host needs him to stay there for a while.
+#[test]
+fn a_stranger_who_calls_bob_all_the_time_does_not_keep_him_moving() {
+    let mut world = World::new(1);
+    let mut host = world.host(&["bob"]);
+    let worker = world.worker("bob", 1);
+    world.run_for(SOON);
+    let (key, cluster) = (world.me_of(host).keys().machine, world.me_of(host).cluster.clone());
+    world.kill(host);
+    // A machine of his that knows her key, and has no word of hers.
+    world.new_machine("bob");
+    let kept = MemberKept { host: Some(key), ..MemberKept::default() };
+    let client = world.client_trusting("bob", kept, 0, HostTrust::Login);
+    let (process, topic) = (world.me_of(client).keys().process, admit_topic(&world, client));
+    assert!(topic.starts_with(&format!("{cluster}/admit/bob/")) && is_member(&world, worker));
+    let mut entered = Vec::new();
+    for second in 0..120 {
+        let before = world.attended(&topic);
+        world.inject(client, said(Message::Prove(Prove { process, host: key }), &world));
+        if world.attended(&topic) > before {
+            entered.push(second);
+        }
+        world.run_for(Duration::from_secs(1));
+    }
+    let longest = entered.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    assert!(longest >= 8 && entered.len() <= 30, "he enters at {entered:?}");
+    host = world.host(&["bob"]);
+    for _ in 0..60 {
+        world.inject(client, said(Message::Prove(Prove { process, host: key }), &world));
+        world.run_for(Duration::from_secs(1));
+    }
+    assert!(is_member(&world, client), "{:?}", world.host_reports(host));
+}
+
+#[test]
+fn a_beat_tells_who_hosts_before_anybody_is_believed() {
+    let mut world = World::new(1);
+    // A key that the board does not vouch for.
+    world.new_machine("alice");
+    let eve = world.host(&["bob"]);
+    world.log_in_as(eve, "eve");
+    let newcomer = world.worker("bob", 1);
+    world.run_for(MINUTE * 3);
+    let key = world.me_of(eve).keys().machine;
+    let heard = |world: &World| {
+        let key = |event: AdmissionEvent| if let AdmissionEvent::HostHeard { key } = event { Some(key) } else { None };
+        admissions(world, newcomer).into_iter().filter_map(key).collect::<Vec<_>>()
+    };
+    assert_eq!(heard(&world), [key], "once, however many beats there are");
+    // As many keys as somebody likes: a few are told of.
+    let cluster = world.me_of(eve).cluster.clone();
+    let (_, beat) = last_beat(&world, eve);
+    for number in 0..100 {
+        let identity = Identity::from_secret(&fresh_secret(number));
+        let beat = Beat { host: identity.machine_key(), time: world.now().unix, ..beat.clone() };
+        world.inject(newcomer, said(Message::Beat(beat.sign(&identity, &cluster)), &world));
+    }
+    assert_eq!(heard(&world).len(), limits::HOSTS_WAITING);
+    assert_eq!(world.kept(newcomer).host, None);
+}
+
 #[test]
 fn who_poses_as_the_host_is_not_believed_by_newcomers() {
     let mut world = World::new(1);

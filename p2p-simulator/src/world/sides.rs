@@ -20,6 +20,8 @@ const TAKES: Duration = Duration::from_millis(100);
 pub(super) struct Sides {
     watched: BTreeMap<String, (Peer, UserName, u64)>,
     there: BTreeMap<String, BTreeSet<Peer>>,
+    /// How often somebody went to each.
+    attended: BTreeMap<String, usize>,
 }
 
 impl World {
@@ -32,6 +34,7 @@ impl World {
                 self.look(&topic);
             }
             SideOutput::Attend { topic } => {
+                *self.sides.attended.entry(topic.clone()).or_default() += 1;
                 // Who is not let in is in a topic of his own, and stays there.
                 let let_in =
                     self.sides.watched.get(&topic).is_some_and(|(_, guest, _)| *guest == self.places[peer].login);
@@ -54,6 +57,11 @@ impl World {
     pub fn intrude(&mut self, peer: Peer, topic: &str) {
         self.sides.there.entry(topic.to_owned()).or_default().insert(peer);
         self.look(topic);
+    }
+
+    /// How often somebody went to a side topic, let in or not.
+    pub fn attended(&self, topic: &str) -> usize {
+        self.sides.attended.get(topic).copied().unwrap_or_default()
     }
 
     /// A process that has ended is nowhere.
