@@ -614,6 +614,7 @@ impl Admission {
         speaker.say(now, Message::Claim(claim), &mut wanted.lines);
         self.claimed_at = Some(now.at);
         self.attend_again = ATTEND_AGAIN;
+        self.hosts.on_claim();
         self.claim_at = Some(now.at + self.claim_again);
         self.claim_again = (self.claim_again * 2).min(CLAIM_AGAIN_MAX);
     }

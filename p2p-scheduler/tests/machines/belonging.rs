@@ -417,6 +417,34 @@ fn a_stranger_who_calls_bob_all_the_time_does_not_keep_him_moving() {
     assert!(is_member(&world, client), "{:?}", world.host_reports(host));
 }
 
+/// Somebody tells bob of one more host after the other, faster than he can look, and of many whenever the real one calls him.
+#[test]
+fn a_flood_of_supposed_hosts_hides_the_real_one_for_two_minutes_at_most() {
+    let mut world = World::new(1);
+    let newcomer = world.worker("bob", 1);
+    let process = world.me_of(newcomer).keys().process;
+    let mut number = 0;
+    let mut invent = |world: &mut World, count: usize| {
+        for _ in 0..count {
+            number += 1;
+            let host = Identity::from_secret(&fresh_secret(number)).machine_key();
+            world.inject(newcomer, said(Message::Prove(Prove { process, host }), world));
+        }
+    };
+    let mut heard = 0;
+    for step in 0..150 * limits::BOARD_LINES_PER_S {
+        if step == 30 * limits::BOARD_LINES_PER_S {
+            world.host(&["bob"]);
+        }
+        world.run_for(Duration::from_secs(1) / limits::BOARD_LINES_PER_S);
+        let prove = |(_, _, line): &&(_, _, Line)| matches!(line.decode().unwrap().message, Message::Prove(_));
+        let called = world.said[heard..].iter().filter(prove).count();
+        heard = world.said.len();
+        invent(&mut world, 1 + 40 * called);
+    }
+    assert!(is_member(&world, newcomer), "{:?}", admissions(&world, newcomer));
+}
+
 #[test]
 fn a_beat_tells_who_hosts_before_anybody_is_believed() {
     let mut world = World::new(1);
