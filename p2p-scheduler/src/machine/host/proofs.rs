@@ -60,7 +60,7 @@ impl Proofs {
         if let Some(watched) = watched {
             return watched.open && !watched.over;
         }
-        self.claims.push(claimed.claim.user.clone(), claimed);
+        self.claims.push(&me.secret, claimed.claim.user.clone(), claimed);
         self.begin(now, me, out);
         false
     }
@@ -98,7 +98,7 @@ impl Proofs {
         out: &mut Vec<SideOutput>,
     ) {
         if !self.visits.contains_key(&(user.clone(), process)) {
-            self.calls.push(user, process);
+            self.calls.push(&me.secret, user, process);
         }
         self.begin(now, me, out);
     }
