@@ -5,6 +5,9 @@ use std::time::Duration;
 use p2p_proto::limits;
 use p2p_proto::task::TaskSpec;
 use p2p_scheduler::machine::client::ClientInput;
+use p2p_simulator::plan::Plan;
+use p2p_simulator::run::run;
+use p2p_simulator::trace::Trace;
 use p2p_simulator::world::{World, offer, task};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -255,4 +258,14 @@ fn what_only_one_takes_hides_nothing_from_others() {
     world.run_for(Duration::from_secs(1));
     world.worker("carol", 1);
     world.run_until(Duration::from_secs(25), |world| long.iter().all(|task| world.outcome(*task).is_some()));
+}
+
+/// Whole runs that broke a rule once. 10068474: what was called back from one worker that others fill went to the next one of these, and back.
+#[test]
+fn seeds_that_once_failed_hold() {
+    for seed in [1_131_786, 5_010_438, 6_039_443, 10_068_474] {
+        if let Err(failure) = run(&Plan::new(seed), Trace::off()) {
+            panic!("seed {seed} broke {:?}", failure.violation);
+        }
+    }
 }

@@ -3,9 +3,9 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_std::future::timeout;
 use event_listener::Event;
-use futures::FutureExt as _;
-use futures::future::select;
+use futures::future::{Either, select};
 
 use p2p_proto::error::ProtoError;
 use p2p_proto::ids::AttemptId;
@@ -25,6 +25,9 @@ const BULK_QUEUE_BYTES: usize = 512 * 1024;
 
 /// How long the other side may take to read what was sent before an orderly end.
 const CLOSE_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What the other side had said before it took nothing any more is here by then.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A link, shared by everybody who has something to say on it. It outlives its connections (L-05).
 pub(crate) struct LinkQueue<T: Item> {
@@ -223,8 +226,20 @@ impl<T: Item> LinkQueue<T> {
         let read = std::pin::pin!(read::<T>(receiver, on_record));
         let write = std::pin::pin!(self.write(connection, sender));
         let given_up = std::pin::pin!(self.given_up());
-        let works = select(read, write).map(|ended| ended.factor_first().0);
-        select(works, given_up).await.factor_first().0
+        let works = async {
+            match select(read, write).await {
+                Either::Left((ended, _)) => ended,
+                // Who has said goodbye and gone takes nothing any more, and then his goodbye is still to be read.
+                Either::Right((LinkError::Lost(why), read)) if self.carrier() == Some(connection) => {
+                    match timeout(LAST_WORDS, read).await {
+                        Ok(LinkError::Closed) => LinkError::Closed,
+                        _ => LinkError::Lost(why),
+                    }
+                }
+                Either::Right((ended, _)) => ended,
+            }
+        };
+        select(std::pin::pin!(works), given_up).await.factor_first().0
     }
 
     /// Ends when this side cannot wait any longer: a write may wait for ever for a peer that does not read.
@@ -262,6 +277,70 @@ async fn read<T: Item>(
         };
         if let Err(fault) = record.and_then(&mut on_record) {
             return LinkError::Broken(fault.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use p2p_proto::link::LinkPath;
+    use p2p_proto::link::item::ToWorker;
+
+    use super::*;
+
+    /// A connection whose other side has gone, after these last words.
+    struct Gone(LinkError);
+
+    #[async_trait]
+    impl LinkSender for Gone {
+        fn feed(&mut self, _: &[u8]) -> Result<(), LinkError> {
+            Err(LinkError::Lost("the other side is gone".to_owned()))
+        }
+
+        fn buffered(&self) -> usize {
+            0
+        }
+
+        async fn flush(&mut self) -> Result<(), LinkError> {
+            Ok(())
+        }
+
+        async fn close(&mut self) {}
+    }
+
+    #[async_trait]
+    impl LinkReceiver for Gone {
+        async fn receive(&mut self) -> Result<&[u8], LinkError> {
+            // It comes a little later than the writer finds out.
+            async_std::task::sleep(Duration::from_millis(10)).await;
+            Err(self.0.clone())
+        }
+    }
+
+    #[test]
+    fn a_goodbye_counts_even_if_it_is_read_after_a_write_has_failed() {
+        let lost = || LinkError::Lost("cut".to_owned());
+        for (last, ends) in
+            [(LinkError::Closed, LinkError::Closed), (lost(), LinkError::Lost("the other side is gone".to_owned()))]
+        {
+            let queue = LinkQueue::<ToWorker>::new();
+            let connection = ConnectionId(1);
+            let open = Open {
+                version: p2p_proto::VERSION,
+                name: "bob@box:1".parse().unwrap(),
+                capabilities: Vec::new(),
+                slots: 1,
+                received: None,
+                grace_s: 60,
+            };
+            queue.attach(connection, open, false);
+            let connected =
+                Connected { sender: Box::new(Gone(lost())), receiver: Box::new(Gone(last)), path: LinkPath::Memory };
+            let ended = async_std::task::block_on(queue.run(connection, connected, |_| Ok(())));
+            assert_eq!(ended, ends);
         }
     }
 }

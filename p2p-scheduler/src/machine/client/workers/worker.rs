@@ -149,9 +149,10 @@ impl Worker {
         }
     }
 
-    /// Its load, if it can be given a task.
+    /// Its load, if it can be given a task. Of equals, those are last whose slots others filled when they last told.
     pub(super) fn readiness(&self) -> Option<u64> {
-        let load = || u64::from(self.held) * LOAD_UNIT / u64::from(self.slots.max(1));
+        let full = self.held < self.slots && self.load.is_some_and(|load| load.busy >= load.slots);
+        let load = || u64::from(self.held) * LOAD_UNIT / u64::from(self.slots.max(1)) + u64::from(full);
         (self.credits > 0 && !self.carrier.is_broken()).then(load)
     }
 
