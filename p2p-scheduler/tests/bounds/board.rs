@@ -24,8 +24,8 @@ const CLUSTER: &str = "alice/friends";
 const NOW: Now = Now { at: Duration::from_secs(1), unix: 1_800_000_000 };
 /// What a remembered peer may take in one machine, bytes, with as many labels and runtimes as a hello may have.
 const PER_PEER_BYTES: usize = 8 * 1024;
-/// What a host may keep of a process that she signed, bytes.
-const PER_SIGNATURE_BYTES: usize = 2 * 1024;
+/// What a host may keep for any number of one machine's processes, with the answers that wait, bytes.
+const PER_MACHINE_BYTES: usize = 512 * 1024;
 /// What may be left of any number of hellos that do not verify, bytes: the allocator's own.
 const REFUSED_BYTES: usize = 4 * 1024 * 1024;
 /// Peers that a stranger invents: it costs him nothing.
@@ -253,7 +253,7 @@ fn a_host_signs_once_for_all_processes_of_a_machine_and_remembers_few_of_them() 
     assert!(admitted >= limits::PROCESSES_PER_MACHINE, "{admitted} of a member's processes were admitted");
     assert_eq!(machines.signatures(), 1);
     let grown = memory::peak() - before;
-    assert!(grown < limits::MACHINES_PER_USER * PER_SIGNATURE_BYTES, "{grown} bytes");
+    assert!(grown < PER_MACHINE_BYTES, "{grown} bytes");
     let bob = machines.bob.clone();
     assert!(machines.admits(&bob, 0));
 }
