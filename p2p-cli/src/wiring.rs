@@ -358,7 +358,10 @@ pub fn say_admission(event: &AdmissionEvent, cluster: &ClusterName) {
             log::info!("the host has signed this machine's key");
             meeting::say_host(host, cluster);
         }
-        AdmissionEvent::Denied(_) | AdmissionEvent::Removals | AdmissionEvent::Restored => {}
+        AdmissionEvent::Denied(_)
+        | AdmissionEvent::HostHeard { .. }
+        | AdmissionEvent::Removals
+        | AdmissionEvent::Restored => {}
         AdmissionEvent::OtherHost { pinned, seen } => say::line(&other_host(pinned, seen)),
         AdmissionEvent::Imposter { key, seen } => say::line(&format!(
             "p2p: WARNING: somebody poses as this cluster's host with the key {}; the board shows {} in her place. That key is not believed",

@@ -95,10 +95,11 @@ impl ClusterName {
         format!("{}/{}", guest.0, self.topic())
     }
 
-    /// The side topic in which the host sees by whose login a process is there (T-02): `OWNER/NAME/admit/`, the digits of its machine key's
-    /// fingerprint, and the first of its own key's, since a machine's processes would be one guest too many to one another.
-    pub fn admit_topic(&self, claimant: PeerKeys) -> String {
-        format!("{self}/admit/{}/{}", claimant.machine.digits(), claimant.process.digits())
+    /// The side topic in which the host sees whether a process is there by the login of `user` (T-02): `OWNER/NAME/admit/USER/`, the digits
+    /// of its machine key's fingerprint, and the first of its own key's, since a machine's processes would be one guest too many to one
+    /// another. The same keys claimed by two users are looked for in two topics: what is seen in one says nothing about the other.
+    pub fn admit_topic(&self, user: &UserName, claimant: PeerKeys) -> String {
+        format!("{self}/admit/{}/{}/{}", user.0, claimant.machine.digits(), claimant.process.digits())
     }
 
     /// The side topic in which a process of `guest` sees by whose login the host's key is there (T-02): it is his own, so the owner enters as
@@ -331,6 +332,21 @@ mod tests {
         assert_eq!(cluster.twin_topic(&"bob".parse().unwrap()), "bob/alice/friends/future.p2p");
         for bad in ["", "alice", "/x", "alice/", "alice/a/b", "../x", "alice/-x", "al ice/x", "alice/.."] {
             assert!(bad.parse::<ClusterName>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_side_topic_names_the_user_and_fits_the_board() {
+        let (longest, name) =
+            ("u".repeat(limits::USER_BYTES).parse::<UserName>().unwrap(), "n".repeat(limits::CLUSTER_NAME_BYTES));
+        let cluster = ClusterName::new(longest.clone(), &name).unwrap();
+        let keys = PeerKeys { machine: MachineKey([7; 32]), process: ProcessKey([8; 32]) };
+        let carol = cluster.admit_topic(&"carol".parse().unwrap(), keys);
+        assert_ne!(carol, cluster.admit_topic(&"bob".parse().unwrap(), keys));
+        assert!(carol.starts_with(&format!("{cluster}/admit/carol/")));
+        // What pico.sh takes for a topic's name.
+        for topic in [cluster.admit_topic(&longest, keys), cluster.host_topic(&longest, keys.machine, keys.process)] {
+            assert!(topic.len() <= 256, "{topic} has {} bytes", topic.len());
         }
     }
 

@@ -32,6 +32,8 @@ pub const REMOVALS: usize = 48;
 pub const REMOVALS_KEPT: usize = 1024;
 /// Machines of one user that a host takes.
 pub const MACHINES_PER_USER: usize = 64;
+/// Processes of one machine that a host answers for sure, and counts as peers: a machine makes as many as it likes.
+pub const PROCESSES_PER_MACHINE: usize = 16;
 /// Side topics in which a host looks for claimants at the same time (T-02).
 pub const SIDE_TOPICS: usize = 8;
 /// The same for one user, so that claims in his name keep nobody else waiting.
@@ -42,7 +44,9 @@ pub const CLAIMS_WAITING: usize = 16;
 pub const SIDE_VISITS: usize = 8;
 /// Keys of supposed hosts that a newcomer checks at the same time (T-02).
 pub const HOSTS_CHECKED: usize = 4;
-/// Keys of supposed hosts that wait to be checked, or whose signatures do.
+/// Keys of supposed hosts that a newcomer remembers: those that are heard claim after claim are checked before those that come once.
+pub const HOSTS_HEARD: usize = 64;
+/// Signatures of supposed hosts that wait until their keys are checked, and supposed hosts that a newcomer is told of.
 pub const HOSTS_WAITING: usize = 8;
 
 /// Board events that wait for a reader before the oldest presence lines are dropped (B-07).

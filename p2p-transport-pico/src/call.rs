@@ -5,7 +5,7 @@ use std::io;
 use crate::session::CommandOutput;
 use crate::wire::{Channel, Wire};
 
-/// What a command may print, bytes, on each of its two streams; the rest is read and dropped.
+/// What a command may print, bytes, on each of its two streams; the rest is read and dropped, and the output is known not to be whole.
 pub(crate) const OUTPUT_BYTES: usize = 1024 * 1024;
 const READ_BYTES: usize = 16 * 1024;
 
@@ -15,6 +15,7 @@ pub(crate) struct Call {
     stage: Stage,
     output: Vec<u8>,
     errors: Vec<u8>,
+    whole: bool,
 }
 
 enum Stage {
@@ -26,7 +27,7 @@ enum Stage {
 
 impl Call {
     pub(crate) fn new(command: &str) -> Self {
-        Self { command: command.to_owned(), stage: Stage::Open, output: Vec::new(), errors: Vec::new() }
+        Self { command: command.to_owned(), stage: Stage::Open, output: Vec::new(), errors: Vec::new(), whole: true }
     }
 
     /// Goes as far as it can without waiting; `None` means: wait and call again.
@@ -36,7 +37,7 @@ impl Call {
                 Stage::Open => wire.open()?.map(Stage::Start),
                 Stage::Start(channel) => channel.exec(&self.command)?.map(|()| Stage::Read(channel.clone())),
                 Stage::Read(channel) => {
-                    while drain(channel, &mut self.output, &mut self.errors)? {}
+                    while drain(channel, &mut self.output, &mut self.errors, &mut self.whole)? {}
                     channel.eof().then(|| Stage::Close(channel.clone()))
                 }
                 Stage::Close(channel) => {
@@ -47,6 +48,7 @@ impl Call {
                         status: channel.exit_status()?,
                         stdout: String::from_utf8_lossy(&self.output).into_owned(),
                         stderr: String::from_utf8_lossy(&self.errors).into_owned(),
+                        whole: self.whole,
                     }));
                 }
             };
@@ -66,13 +68,14 @@ impl Call {
     }
 }
 
-/// Reads both streams of a channel once; whether anything came.
-fn drain(channel: &mut Channel, output: &mut Vec<u8>, errors: &mut Vec<u8>) -> io::Result<bool> {
+/// Reads both streams of a channel once; whether anything came. What is beyond the bound makes it not `whole`.
+fn drain(channel: &mut Channel, output: &mut Vec<u8>, errors: &mut Vec<u8>, whole: &mut bool) -> io::Result<bool> {
     let mut buffer = [0; READ_BYTES];
     let mut any = false;
     let mut keep = |kept: &mut Vec<u8>, bytes: &[u8]| {
         let room = OUTPUT_BYTES.saturating_sub(kept.len()).min(bytes.len());
         kept.extend_from_slice(&bytes[..room]);
+        *whole &= room == bytes.len();
         any = true;
     };
     if let Some(count @ 1..) = channel.read(&mut buffer)? {

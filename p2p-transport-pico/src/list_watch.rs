@@ -85,7 +85,7 @@ impl ListWatch {
         let Some(output) = call.step(wire)? else { return Ok(false) };
         self.call = None;
         if output.status == 0 {
-            self.judge(Listing::parse(&output.stdout), topic, Instant::now(), warnings)?;
+            self.judge(Listing::read(&output), topic, Instant::now(), warnings)?;
         } else {
             self.next = Instant::now() + LIST_CHECK;
             let said = output.stderr.trim();

@@ -5,6 +5,12 @@
 use std::net::SocketAddr;
 
 use p2p_proto::ids::UserName;
+use p2p_proto::limits;
+
+use crate::session::CommandOutput;
+
+/// Characters of a name that are shown: a user's name and more than a key's name usually has.
+const SHOWN_CHARS: usize = 2 * limits::USER_BYTES;
 
 /// The topics that the caller owns, as `ls` shows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,8 +37,8 @@ pub struct ListedTopic {
 pub struct ListedClient {
     /// The server's id of the connection.
     pub id: String,
-    /// The user's name: the leading letters, digits, `-` and `_`. Where a key has a name, pico.sh puts it behind, after a `-`; see
-    /// [`ListedClient::is`].
+    /// The user's name, as far as one can be long; what is no letter, digit, `-` or `_` is a `?`. Where a key has a name, pico.sh puts it
+    /// behind, after a `-`; see [`ListedClient::is`].
     pub user: String,
     /// The address as the server sees it, if it shows one.
     pub address: Option<SocketAddr>,
@@ -44,18 +50,34 @@ pub struct ListedClient {
 pub struct ListingError(String);
 
 impl Listing {
+    /// Reads what `ls` has printed. Of a part of it nothing could be told: who is missing in it may be in the rest.
+    pub(crate) fn read(output: &CommandOutput) -> Result<Self, ListingError> {
+        if !output.whole {
+            return Err(ListingError("it is longer than what is read of it".to_owned()));
+        }
+        Self::parse(&output.stdout)
+    }
+
     /// Reads the output of `ls`.
     ///
     /// # Errors
-    /// A topic that is listed twice, or any line that has none of the known forms.
+    /// A topic that is listed twice, any line that has none of the known forms, text behind an empty line, and a last line without its end.
     pub fn parse(text: &str) -> Result<Self, ListingError> {
         let mut listing = Self::default();
         let mut in_pipes = false;
+        let mut ended = false;
+        if !text.is_empty() && !text.ends_with('\n') {
+            return Err(ListingError("its last line is cut off".to_owned()));
+        }
         for line in text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)) {
             let odd =
                 || ListingError(format!("the line {:?} has no known form", line.chars().take(120).collect::<String>()));
+            if ended && !line.is_empty() {
+                return Err(ListingError("it goes on behind an empty line".to_owned()));
+            }
             match line {
-                "" | "Channel Information" | "no pubsub channels found" => {}
+                "" => ended = true,
+                "Channel Information" | "no pubsub channels found" => {}
                 "  Pipes:" => in_pipes = true,
                 "  Pubs:" | "  Subs:" | "  Waiting Pubs:" => in_pipes = false,
                 _ if line.starts_with("- ") => {
@@ -137,8 +159,10 @@ fn header(line: &str) -> Option<ListedTopic> {
 fn client(line: &str) -> Option<ListedClient> {
     let (id, rest) = line.strip_prefix("  - ")?.split_once(" (")?;
     let (name, address) = rest.strip_suffix(')')?.rsplit_once('@')?;
-    let user: String = name.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '_').collect();
-    let plain = id.chars().all(|c| c.is_ascii_hexdigit() || c == '-') && !id.is_empty() && !user.is_empty();
+    let known = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '?' };
+    let user: String = name.chars().take(SHOWN_CHARS).map(known).collect();
+    let plain = id.chars().all(|c| c.is_ascii_hexdigit() || c == '-') && !id.is_empty();
+    let plain = plain && !user.is_empty() && !user.starts_with('?');
     plain.then(|| ListedClient { id: id.to_owned(), user, address: address.parse().ok() })
 }
 
@@ -172,6 +196,11 @@ mod tests {
             ("bob-laptop-2", "bob-laptop", false),
             ("bobby", "bob", false),
             ("bo", "bob", false),
+            ("bob.x", "bob", false),
+            ("bob x", "bob", false),
+            ("bob@x", "bob", false),
+            ("bob+x", "bob", false),
+            ("bob-lap.top", "bob", true),
         ] {
             assert_eq!(shown(name).is(user), same, "{name} and {user}");
         }
@@ -188,12 +217,29 @@ mod tests {
     }
 
     #[test]
+    fn of_a_part_nothing_is_told() {
+        let output = |whole| CommandOutput { status: 0, stdout: SHOWN.to_owned(), stderr: String::new(), whole };
+        assert!(Listing::read(&output(true)).is_ok());
+        assert!(Listing::read(&output(false)).is_err());
+        assert!(Listing::parse(&format!("{SHOWN}\r\n\r\n")).is_ok(), "empty lines at the end hide nothing");
+    }
+
+    #[test]
     fn odd_answers_are_refused() {
         let twice = "- alice/x:\r\n- alice/x: (Access List: mallory)\r\n";
+        let behind = "- alice/x:\r\n\r\n- alice/y: (Access List: bob)\r\n";
+        let cut = "- alice/x:\r\n  Pipes:\r\n  - 0a (bob@1.1.1.1:1)";
         let forged = "- alice/x:\r\n  Pipes:\r\n  - 0a (bob\r\n- alice/x: \r\n";
-        for bad in
-            [twice, forged, "  - 0a (bob@1.1.1.1:1)\r\n", "access denied\r\n", "- alice/x: (oops)\r\n", "- :\r\n"]
-        {
+        for bad in [
+            twice,
+            forged,
+            behind,
+            cut,
+            "  - 0a (bob@1.1.1.1:1)\r\n",
+            "access denied\r\n",
+            "- alice/x: (oops)\r\n",
+            "- :\r\n",
+        ] {
             assert!(Listing::parse(bad).is_err(), "{bad:?} was accepted");
         }
     }

@@ -55,7 +55,7 @@ async fn is_hosted(topic: &Topic, wire: &Wire) -> Result<bool, Ended> {
     if output.status != 0 {
         return Err(Ended::Lost(format!("it does not list topics: {}", output.stderr.trim())));
     }
-    let listing = Listing::parse(&output.stdout).map_err(|fault| Ended::Lost(fault.to_string()))?;
+    let listing = Listing::read(&output).map_err(|fault| Ended::Lost(fault.to_string()))?;
     Ok(listing.owned(&topic.name).is_some_and(|listed| listed.access.is_some()))
 }
 

@@ -18,6 +18,8 @@ pub struct CommandOutput {
     pub stdout: String,
     /// Its standard error.
     pub stderr: String,
+    /// Whether it printed no more than this.
+    pub whole: bool,
 }
 
 /// A logged-in connection to a board, for commands. A future of it that was dropped half-way leaves it unusable: every later
@@ -63,9 +65,15 @@ impl Session {
     /// What is open among one's own topics; [`crate::Listing::parse`] reads it.
     ///
     /// # Errors
-    /// As [`Session::run`]; [`BoardError::Refused`] when the server does not tell.
+    /// As [`Session::run`]; [`BoardError::Refused`] when the server does not tell, or more than is read.
     pub async fn ls(&mut self) -> Result<String, BoardError> {
         let output = self.run("ls").await?;
+        if !output.whole {
+            return Err(BoardError::Refused(format!(
+                "the board {} lists more topics and connections than are read: end some of them",
+                self.config.address
+            )));
+        }
         if output.status == 0 {
             return Ok(output.stdout);
         }

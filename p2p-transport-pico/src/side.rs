@@ -115,7 +115,7 @@ impl SideTopic {
         if output.status != 0 {
             return Err(Sighting::Unavailable(format!("the board does not list topics: {}", output.stderr.trim())));
         }
-        Listing::parse(&output.stdout).map_err(|fault| Sighting::Odd(fault.to_string()))
+        Listing::read(&output).map_err(|fault| Sighting::Odd(fault.to_string()))
     }
 
     async fn ls(&mut self) -> io::Result<CommandOutput> {

@@ -59,6 +59,15 @@ impl ProcessSecret {
         self.public
     }
 
+    /// A number by which to leave to chance what others must not choose: the same for the same `draw`, and nobody else can foresee it.
+    pub fn lot(&self, draw: u64) -> u64 {
+        let mut hash = blake3::Hasher::new_derive_key("p2p1 lot");
+        hash.update(&self.secret).update(&draw.to_be_bytes());
+        let mut lot = [0; 8];
+        hash.finalize_xof().fill(&mut lot);
+        u64::from_be_bytes(lot)
+    }
+
     pub(crate) fn secret(&self) -> &[u8; 32] {
         &self.secret
     }

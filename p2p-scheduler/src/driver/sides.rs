@@ -31,21 +31,21 @@ impl Sides {
                 }
                 return;
             }
-            SideOutput::Watch { topic, guest } => {
+            SideOutput::Watch { topic, guest, look } => {
                 let name = topic.clone();
                 let watch = async move {
                     let opened = match &witness {
                         Some(witness) => witness.open(&name, &guest).await,
                         None => Err(Sighting::Unavailable("this kind of board cannot tell who is who".to_owned())),
                     };
-                    let seen = match opened {
+                    let sighting = match opened {
                         Ok(mut watch) => {
-                            tell(SideInput::Opened(name.clone()));
+                            tell(SideInput::Opened { topic: name.clone(), look });
                             watch.sighting().await
                         }
                         Err(seen) => seen,
                     };
-                    tell(SideInput::Seen(name, seen));
+                    tell(SideInput::Seen { topic: name, look, sighting });
                 };
                 (topic, spawn(watch))
             }

@@ -7,6 +7,7 @@
 mod hosts;
 mod removed;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use p2p_proto::board::message::{Admit, Beat, Claim, Deny, DenyReason, Prove};
@@ -26,8 +27,11 @@ use super::{Me, Now, earliest};
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 /// The longest time between two claims.
 const CLAIM_AGAIN_MAX: Duration = Duration::from_secs(30);
-/// Told again to show itself, it enters anew after this long: it may have been called before the topic was there, by a stranger.
+/// Told again to show itself, it enters anew after this long: it may have been called before the topic was there, by a stranger. Doubled each
+/// time up to [`ATTEND_AGAIN_MAX`] until it claims again: a stranger who goes on calling must not keep it from staying.
 const ATTEND_AGAIN: Duration = Duration::from_secs(2);
+/// The longest time until it enters anew: the host looks for as long.
+const ATTEND_AGAIN_MAX: Duration = limits::SIDE_TOPIC_TIME;
 
 /// Whose word about the host's key is believed, where none is known yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,6 +97,12 @@ pub enum AdmissionEvent {
         /// Why it cannot.
         why: String,
     },
+    /// A fresh beat was heard under this key, while no host's key is known yet: somebody hosts already, or says so. Told once of each key, and of
+    /// [`limits::HOSTS_WAITING`] keys at most.
+    HostHeard {
+        /// The key.
+        key: MachineKey,
+    },
     /// The host has removed this machine.
     Removed,
     /// The host has removed others: whoever is linked to them lets go.
@@ -152,6 +162,9 @@ pub struct Admission {
     attending: Option<Duration>,
     /// What is held did not hold when that was last looked at: a clock is wrong, or it has ended.
     lapsed: bool,
+    /// When it may enter anew, and after how long the time after that.
+    attend_at: Duration,
+    attend_again: Duration,
 }
 
 /// What is told once.
@@ -162,6 +175,7 @@ struct Told {
     clock: bool,
     unchecked: bool,
     imposters: usize,
+    heard: BTreeSet<MachineKey>,
 }
 
 #[derive(Debug)]
@@ -204,6 +218,8 @@ impl Admission {
             claim_again: CLAIM_AGAIN,
             attending: None,
             lapsed: false,
+            attend_at: Duration::ZERO,
+            attend_again: ATTEND_AGAIN,
         }
     }
 
@@ -347,14 +363,14 @@ impl Admission {
 
     /// Something happened in a side topic of its own.
     pub fn on_side(&mut self, me: &Me, now: Now, input: SideInput, speaker: &mut Speaker, wanted: &mut Wanted) {
-        let (topic, sighting) = match input {
-            SideInput::Opened(topic) => {
-                self.hosts.on_opened(now, me, &topic);
+        let (topic, look, sighting) = match input {
+            SideInput::Opened { topic, look } => {
+                self.hosts.on_opened(now, me, &topic, look);
                 return self.hosts.on_tick(now, me, speaker, &mut wanted.lines, &mut wanted.sides);
             }
-            SideInput::Seen(topic, sighting) => (topic, sighting),
+            SideInput::Seen { topic, look, sighting } => (topic, look, sighting),
         };
-        let Some(key) = self.hosts.on_seen(now, me, &topic, &mut wanted.sides) else { return };
+        let Some(key) = self.hosts.on_seen(now, me, &topic, look, &mut wanted.sides) else { return };
         let seen = match sighting {
             Sighting::Guest if self.host.is_none() => return self.believe(me, now, key, wanted),
             Sighting::Guest => return,
@@ -382,10 +398,12 @@ impl Admission {
         if self.is_other_host(prove.host, wanted) {
             return;
         }
-        if self.attending.is_none_or(|since| since + ATTEND_AGAIN <= now.at) {
+        if self.attending.is_none() || self.attend_at <= now.at {
             self.stop_attending(me, wanted);
             self.attending = Some(now.at);
-            wanted.sides.push(SideOutput::Attend { topic: me.cluster.admit_topic(me.keys()) });
+            self.attend_at = now.at + self.attend_again;
+            self.attend_again = (self.attend_again * 2).min(ATTEND_AGAIN_MAX);
+            wanted.sides.push(SideOutput::Attend { topic: me.cluster.admit_topic(&me.user, me.keys()) });
         }
         if self.host.is_none() {
             self.consider(me, now, prove.host, wanted);
@@ -494,6 +512,10 @@ impl Admission {
         if self.is_other_host(beat.host, wanted) {
             return;
         }
+        if self.host.is_none() && !beat.leaving && self.told.heard.len() < limits::HOSTS_WAITING {
+            let first = self.told.heard.insert(beat.host);
+            wanted.events.extend(first.then_some(AdmissionEvent::HostHeard { key: beat.host }));
+        }
         let was_away = self.host_heard_at.is_none();
         if self.host.is_some() {
             // One from ahead of this clock was said, or heard, while a clock was wrong.
@@ -558,7 +580,7 @@ impl Admission {
 
     fn stop_attending(&mut self, me: &Me, wanted: &mut Wanted) {
         if self.attending.take().is_some() {
-            wanted.sides.push(SideOutput::Leave { topic: me.cluster.admit_topic(me.keys()) });
+            wanted.sides.push(SideOutput::Leave { topic: me.cluster.admit_topic(&me.user, me.keys()) });
         }
     }
 
@@ -597,6 +619,8 @@ impl Admission {
         let claim = Claim { user: me.user.clone(), keys: me.keys(), certificate: me.certificate(now), role: me.role };
         speaker.say(now, Message::Claim(claim), &mut wanted.lines);
         self.claimed_at = Some(now.at);
+        self.attend_again = ATTEND_AGAIN;
+        self.hosts.on_claim();
         self.claim_at = Some(now.at + self.claim_again);
         self.claim_again = (self.claim_again * 2).min(CLAIM_AGAIN_MAX);
     }

@@ -190,13 +190,22 @@ pub struct HostMachine {
     /// Claims that wait for her word.
     pending: BTreeMap<UserName, VecDeque<Claimed>>,
     speaker: Speaker,
-    /// The last signature for each process.
-    signed: HashMap<ProcessKey, (MembershipClaims, Membership)>,
+    /// The last signature for each machine of a user.
+    signed: HashMap<(UserName, MachineKey), Signature>,
     directory: Directory,
     rivals: Rivals,
     up: bool,
     beat_at: Option<Duration>,
     beaten_at: Option<Duration>,
+}
+
+/// What was signed for a machine, and for whom it was said.
+#[derive(Debug)]
+struct Signature {
+    claims: MembershipClaims,
+    membership: Membership,
+    /// The latest processes that were told, at most [`limits::PROCESSES_PER_MACHINE`].
+    told: VecDeque<ProcessKey>,
 }
 
 impl HostMachine {
@@ -255,9 +264,12 @@ impl HostMachine {
         if self.up && self.beat_at.is_some_and(|at| at <= now.at) {
             let beat = self.beat(now, false);
             self.rivals.said(&beat);
-            self.speaker.say(now, Message::Beat(beat), &mut lines);
+            self.speaker.say_first(now, Message::Beat(beat), &mut lines);
             self.beaten_at = Some(now.at);
             self.beat_at = Some(now.at + limits::BEAT_INTERVAL);
+            if self.roster.has_unsaid() {
+                self.beat_soon(now);
+            }
         }
         let mut sides = Vec::new();
         for Claimed { claim, .. } in self.proofs.on_tick(now, &self.me, &mut sides) {
@@ -326,7 +338,9 @@ impl HostMachine {
                 });
                 if known.is_ok() {
                     let mut sides = Vec::new();
-                    self.proofs.on_hello(&self.me, process, &mut sides);
+                    if let Some(peer) = self.directory.get(process) {
+                        self.proofs.on_hello(&self.me, &peer.verified.user, process, &mut sides);
+                    }
                     out.extend(sides.into_iter().map(HostOutput::Side));
                 }
                 if known == Ok(true) {
@@ -367,19 +381,19 @@ impl HostMachine {
     }
 
     fn on_side(&mut self, now: Now, input: SideInput, lines: &mut Vec<Line>, out: &mut Vec<HostOutput>) {
-        let (topic, sighting) = match input {
-            SideInput::Opened(topic) => {
-                if let Some(claimed) = self.proofs.on_opened(&topic) {
+        let (topic, look, sighting) = match input {
+            SideInput::Opened { topic, look } => {
+                if let Some(claimed) = self.proofs.on_opened(&topic, look) {
                     let process = claimed.claim.keys.process;
                     let prove = Prove { process, host: self.me.identity.machine_key() };
                     self.speaker.say(now, Message::Prove(prove), lines);
                 }
                 return;
             }
-            SideInput::Seen(topic, sighting) => (topic, sighting),
+            SideInput::Seen { topic, look, sighting } => (topic, look, sighting),
         };
         let mut sides = Vec::new();
-        let claimed = self.proofs.on_seen(&topic, &mut sides);
+        let claimed = self.proofs.on_seen(&topic, look, &mut sides);
         out.extend(sides.into_iter().map(HostOutput::Side));
         // He may have been taken off the list meanwhile.
         let Some(claimed) = claimed.filter(|claimed| self.listed.contains(&claimed.claim.user)) else { return };
@@ -491,7 +505,7 @@ impl HostMachine {
 
     fn remove(&mut self, now: Now, user: &UserName, machine: MachineKey, out: &mut Vec<HostOutput>) {
         let removal = self.roster.remove(user, machine, now.unix);
-        self.signed.retain(|_, (claims, _)| claims.machine != machine);
+        self.signed.retain(|(_, other), _| *other != machine);
         self.directory.retain(|peer| peer.verified.keys.machine != machine);
         out.push(HostOutput::Unbind { user: user.clone(), removal });
         out.push(HostOutput::Report(HostReport::Removed { user: user.clone(), machine }));
@@ -502,10 +516,8 @@ impl HostMachine {
     /// Signs a claim, anew or as lately.
     fn sign(&mut self, now: Now, name: PeerName, claim: Claim, lines: &mut Vec<Line>, out: &mut Vec<HostOutput>) {
         let (process, machine) = (claim.keys.process, claim.keys.machine);
-        if let Some(membership) = self.signed_lately(now, &claim) {
-            // Asked again, or heard again: anybody can repeat a line. The same answer costs no signature and no bookkeeping.
-            self.speaker.say_if_quiet(now, Message::Admit(Admit { process, membership }), lines);
-            return;
+        if self.signed_lately(now, &claim) {
+            return self.say_again(now, name, &claim, lines, out);
         }
         let first_time = self.roster.add(&claim.user, machine);
         let until = now.unix + self.member_ttl.as_secs();
@@ -522,11 +534,33 @@ impl HostMachine {
         if self.signed.len() >= limits::DIRECTORY_PEERS {
             self.signed.clear();
         }
-        self.signed.insert(process, (claims, membership.clone()));
+        let signature = Signature { claims, membership: membership.clone(), told: VecDeque::from([process]) };
+        self.signed.insert((claim.user.clone(), machine), signature);
         self.speaker.say(now, Message::Admit(Admit { process, membership }), lines);
         out.push(HostOutput::Bind { user: claim.user, machine, serial, until });
         out.push(HostOutput::Report(HostReport::Admitted { name, role: claim.role, first_time }));
         self.beat_soon(now);
+    }
+
+    /// Asked again, or by another process of the machine: anybody can repeat a line, and a member has as many processes as he likes. The same
+    /// answer costs no signature and no bookkeeping, and the first few processes of a machine get it for sure.
+    fn say_again(&mut self, now: Now, name: PeerName, claim: &Claim, lines: &mut Vec<Line>, out: &mut Vec<HostOutput>) {
+        let process = claim.keys.process;
+        let Some(signature) = self.signed.get_mut(&(claim.user.clone(), claim.keys.machine)) else { return };
+        let admit = Message::Admit(Admit { process, membership: signature.membership.clone() });
+        if signature.told.contains(&process) {
+            self.speaker.say_if_quiet(now, admit, lines);
+            return;
+        }
+        if signature.told.len() < limits::PROCESSES_PER_MACHINE {
+            self.speaker.say(now, admit, lines);
+        } else if self.speaker.say_if_quiet(now, admit, lines) {
+            signature.told.pop_front();
+        } else {
+            return;
+        }
+        signature.told.push_back(process);
+        out.push(HostOutput::Report(HostReport::Admitted { name, role: claim.role, first_time: false }));
     }
 
     fn deny(
@@ -544,15 +578,13 @@ impl HostMachine {
         }
     }
 
-    /// What was signed for the same process and machine, while less than a quarter of its life has passed.
-    fn signed_lately(&self, now: Now, claim: &Claim) -> Option<Membership> {
-        let (claims, membership) = self.signed.get(&claim.keys.process)?;
-        let same = claims.machine == claim.keys.machine && claims.user == claim.user;
-        let left = claims.until.saturating_sub(now.unix);
+    /// Whether the same machine was signed, and less than a quarter of that signature's life has passed.
+    fn signed_lately(&self, now: Now, claim: &Claim) -> bool {
+        let signature = self.signed.get(&(claim.user.clone(), claim.keys.machine));
+        let left = signature.map_or(0, |signature| signature.claims.until.saturating_sub(now.unix));
         let ttl = self.member_ttl.as_secs();
         // More than a whole life is left of what was signed while her clock was wrong: nobody may believe it for a long time.
-        let fresh = left > ttl / 4 * 3 && left <= ttl;
-        (same && fresh).then(|| membership.clone())
+        left > ttl / 4 * 3 && left <= ttl
     }
 
     fn judge(&self, now: Now, name: &PeerName, claim: &Claim) -> Result<(), DenyReason> {
@@ -621,8 +653,14 @@ impl HostMachine {
         beat.sign(&self.me.identity, &self.me.cluster)
     }
 
-    /// Peers on the board, herself included.
+    /// Peers on the board, herself included, of each machine [`limits::PROCESSES_PER_MACHINE`] at most.
     fn peers(&self, now: Now) -> u32 {
-        1 + u32::try_from(self.directory.present(now).count()).unwrap_or(u32::MAX - 1)
+        // A machine signs as many processes as it likes, and anybody can say again what was said by those that have ended.
+        let mut of_machine: HashMap<MachineKey, usize> = HashMap::new();
+        for (_, peer) in self.directory.present(now) {
+            *of_machine.entry(peer.verified.keys.machine).or_default() += 1;
+        }
+        let counted: usize = of_machine.values().map(|count| (*count).min(limits::PROCESSES_PER_MACHINE)).sum();
+        1 + u32::try_from(counted).unwrap_or(u32::MAX - 1)
     }
 }

@@ -12,6 +12,8 @@ pub enum SideOutput {
         topic: String,
         /// Whose login is looked for.
         guest: UserName,
+        /// The number of this look: what an earlier one at the same topic has seen may come late, and is not for this one.
+        look: u64,
     },
     /// Go there to be seen. Nothing is answered.
     Attend {
@@ -29,7 +31,19 @@ pub enum SideOutput {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SideInput {
     /// It is open: whoever is looked for may be told.
-    Opened(String),
+    Opened {
+        /// Which topic.
+        topic: String,
+        /// Which look at it.
+        look: u64,
+    },
     /// This was seen; nothing more comes.
-    Seen(String, Sighting),
+    Seen {
+        /// Which topic.
+        topic: String,
+        /// Which look at it.
+        look: u64,
+        /// What.
+        sighting: Sighting,
+    },
 }

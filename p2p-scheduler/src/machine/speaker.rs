@@ -34,6 +34,8 @@ struct Waiting {
     line: Line,
     /// After that nobody has any use for it.
     until: Option<Duration>,
+    /// It goes ahead of the others.
+    first: bool,
 }
 
 impl Speaker {
@@ -82,7 +84,17 @@ impl Speaker {
     /// Says `message` as soon as the bucket allows.
     pub fn say(&mut self, now: Now, message: Message, out: &mut Vec<Line>) {
         let line = self.line(now, message);
-        self.wait(now, Waiting { line, until: None }, out);
+        self.wait(now, Waiting { line, until: None, first: false }, out);
+    }
+
+    /// Says `message` before all that waits: for what everybody needs, whatever others cause to be said.
+    pub fn say_first(&mut self, now: Now, message: Message, out: &mut Vec<Line>) {
+        let line = self.line(now, message);
+        let at = self.waiting.iter().take_while(|waiting| waiting.first).count();
+        self.make_room();
+        let at = at.min(self.waiting.len());
+        self.waiting.insert(at, Waiting { line, until: None, first: true });
+        self.on_tick(now, out);
     }
 
     /// Lines that wait for the bucket.
@@ -108,16 +120,22 @@ impl Speaker {
     /// would take the share of those who still wait, and nobody would ever be answered in time. A line that waits already is said once.
     pub fn say_until(&mut self, now: Now, line: Line, until: Duration, out: &mut Vec<Line>) {
         if self.waiting.iter().all(|waiting| waiting.line != line) {
-            self.wait(now, Waiting { line, until: Some(until) }, out);
+            self.wait(now, Waiting { line, until: Some(until), first: false }, out);
         }
     }
 
     fn wait(&mut self, now: Now, waiting: Waiting, out: &mut Vec<Line>) {
-        if self.waiting.len() >= WAITING_LINES {
-            self.waiting.pop_front();
-        }
+        self.make_room();
         self.waiting.push_back(waiting);
         self.on_tick(now, out);
+    }
+
+    fn make_room(&mut self) {
+        if self.waiting.len() >= WAITING_LINES {
+            // The oldest of those that are not to be said first.
+            let oldest = self.waiting.iter().position(|waiting| !waiting.first).unwrap_or(0);
+            self.waiting.remove(oldest);
+        }
     }
 
     /// Says what the bucket allows by now.
@@ -166,6 +184,31 @@ mod tests {
         }
         assert_eq!(speaker.wake_at(), None);
         assert!(now.at >= Duration::from_secs(7), "three lines at one a second came by {:?}", now.at);
+    }
+
+    #[test]
+    fn what_is_said_first_goes_ahead_of_a_queue_and_is_not_crowded_out_of_it() {
+        let mut speaker = Speaker::new("alice@h:1".parse().unwrap());
+        let now = Now { at: Duration::from_secs(5), unix: 5 };
+        let seek = |answers| Message::Seek(Seek { runtime: String::new(), answers });
+        let answers = |line: &Line| match line.decode().unwrap().message {
+            Message::Seek(seek) => seek.answers,
+            other => panic!("{other:?}"),
+        };
+        let mut out = Vec::new();
+        for _ in 0..200 {
+            speaker.say(now, seek(0), &mut out);
+        }
+        out.clear();
+        speaker.say_first(now, seek(1), &mut out);
+        speaker.say_first(now, seek(2), &mut out);
+        for _ in 0..200 {
+            speaker.say(now, seek(0), &mut out);
+        }
+        assert!(out.is_empty(), "the bucket was empty");
+        assert_eq!(speaker.table().holds, WAITING_LINES);
+        speaker.on_tick(Now { at: now.at + Duration::from_millis(350), unix: 5 }, &mut out);
+        assert_eq!(out.iter().map(answers).collect::<Vec<_>>(), [1, 2, 0]);
     }
 
     /// Columns: peers; for how long a hello counts, s.

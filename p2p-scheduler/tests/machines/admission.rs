@@ -17,6 +17,8 @@ const SOON: Duration = Duration::from_secs(5);
 
 fn admissions(world: &World, worker: Peer) -> Vec<AdmissionEvent> {
     let event = |report: &WorkerReport| match report {
+        // A hint for programs.
+        WorkerReport::Admission(AdmissionEvent::HostHeard { .. }) => None,
         WorkerReport::Admission(event) => Some(event.clone()),
         _ => None,
     };

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use p2p_proto::board::message::{Claim, DenyReason, Prove, Summon};
+use p2p_proto::board::message::{Beat, Claim, DenyReason, Hello, Prove, Summon};
 use p2p_proto::board::{Envelope, Line, Message};
-use p2p_proto::ids::{Fingerprint, MachineKey, ProcessKey, Role};
+use p2p_proto::ids::{ClusterName, Fingerprint, MachineKey, ProcessKey, Role};
 use p2p_proto::limits;
 use p2p_proto::link::LinkError;
 use p2p_proto::trust::{Identity, ProcessCertificate, ProcessSecret, UnixTime};
@@ -49,7 +49,7 @@ fn bob(world: &mut World) -> Peer {
 
 fn admit_topic(world: &World, peer: Peer) -> String {
     let me = world.me_of(peer);
-    me.cluster.admit_topic(me.keys())
+    me.cluster.admit_topic(&me.user, me.keys())
 }
 
 fn intruders(world: &World, host: Peer) -> usize {
@@ -142,16 +142,62 @@ fn old_lines_of_bob_open_nothing() {
 
 /// A claim in bob's name with a key that nobody has used before.
 fn fresh_claim(number: u64, unix: UnixTime) -> Line {
+    claim_as("bob", fresh_secret(number), unix)
+}
+
+fn fresh_secret(number: u64) -> [u8; 32] {
     let mut secret = [9; 32];
     secret[..8].copy_from_slice(&number.to_be_bytes());
+    secret
+}
+
+/// A claim in this name with these keys.
+fn claim_as(user: &str, secret: [u8; 32], unix: UnixTime) -> Line {
     let (identity, process) = (Identity::from_secret(&secret), ProcessSecret::from_entropy(secret));
     let cluster = CLUSTER.parse().unwrap();
     let certificate =
         ProcessCertificate::sign(&identity, &cluster, Role::Worker, process.process_key(), unix, unix + 3600);
     let keys = p2p_proto::ids::PeerKeys { machine: identity.machine_key(), process: process.process_key() };
-    let claim = Claim { user: "bob".parse().unwrap(), keys, certificate, role: Role::Worker };
-    let from = "bob@box:99".parse().unwrap();
-    Line::encode(&Envelope { from, sequence: number, time: unix, message: Message::Claim(claim) }).unwrap()
+    let claim = Claim { user: user.parse().unwrap(), keys, certificate, role: Role::Worker };
+    let from = format!("{user}@box:99").parse().unwrap();
+    Line::encode(&Envelope { from, sequence: 1, time: unix, message: Message::Claim(claim) }).unwrap()
+}
+
+/// Carol is logged in as herself and claims one key in two names: what is seen of her claim late must not be taken for bob's.
+#[test]
+fn a_late_sighting_of_a_key_signs_it_in_no_other_name() {
+    let mut world = World::new(1);
+    let host = world.host(&["bob", "carol"]);
+    let carol = world.client("carol");
+    world.run_for(SOON);
+    let mut number = 0;
+    let mut flood = |world: &mut World, user: &str, count: usize| {
+        for _ in 0..count {
+            number += 1;
+            let line = claim_as(user, fresh_secret(number), world.now().unix);
+            world.inject(host, line);
+        }
+    };
+    let secret = [77; 32];
+    let (machine, process) =
+        (Identity::from_secret(&secret).machine_key(), ProcessSecret::from_entropy(secret).process_key());
+    let keys = p2p_proto::ids::PeerKeys { machine, process };
+    let topic = CLUSTER.parse::<ClusterName>().unwrap().admit_topic(&"carol".parse().unwrap(), keys);
+    let unix = world.now().unix;
+    flood(&mut world, "carol", 4);
+    world.inject(host, claim_as("carol", secret, unix));
+    flood(&mut world, "bob", 8);
+    world.inject(host, claim_as("bob", secret, unix));
+    // The first places are free after 3 s: her key is looked for.
+    world.run_for(Duration::from_millis(3100));
+    flood(&mut world, "carol", 5);
+    // It is no more after 6 s; she goes there just before.
+    world.run_for(Duration::from_millis(2750));
+    world.intrude(carol, &topic);
+    world.run_for(MINUTE);
+    let members = world.roster(host).members;
+    let mut bound = members.iter().filter(|(_, bound)| *bound == machine).map(|(user, _)| user.as_str());
+    assert!(bound.all(|user| user == "carol"), "her key is signed as another one's: {members:?}");
 }
 
 #[test]
@@ -214,6 +260,102 @@ fn a_flood_of_claims_keeps_nobody_out() {
     assert!(is_member(&world, third), "{:?}", admissions(&world, third));
 }
 
+/// The latest beat of a host.
+fn last_beat(world: &World, host: Peer) -> (Duration, Beat) {
+    let cluster = world.me_of(host).cluster.clone();
+    let beat = world.said.iter().rev().filter(|(_, who, _)| *who == host).find_map(|(at, _, line)| {
+        let Message::Beat(beat) = line.decode().unwrap().message else { return None };
+        Some((*at, Beat::verify(&beat, &cluster).unwrap()))
+    });
+    beat.unwrap()
+}
+
+/// Carol's machine claims for, and greets with, one fresh process after the other; a stranger can do as much with what hers once said.
+#[test]
+fn processes_of_one_machine_without_number_cost_one_signature_and_silence_nobody() {
+    let mut world = World::new(1);
+    let host = world.host(&["bob", "carol"]);
+    let carol = world.worker("carol", 1);
+    world.run_for(SOON);
+    let (me, membership) = (world.me_of(carol).clone(), world.kept(carol).membership.clone().unwrap());
+    let serial = world.roster(host).serial;
+    for number in 0..600 {
+        let secret = ProcessSecret::from_entropy(fresh_secret(number));
+        let fresh = p2p_scheduler::machine::Me { secret, ..me.clone() };
+        let (keys, now) = (fresh.keys(), world.now());
+        let claim = Claim { user: fresh.user.clone(), keys, certificate: fresh.certificate(now), role: Role::Worker };
+        let hello = Hello {
+            credentials: fresh.credentials(&membership, now),
+            process: keys.process,
+            role: Role::Worker,
+            version: p2p_proto::VERSION,
+            offer: Some(Default::default()),
+            ttl_s: u32::MAX,
+        };
+        for message in [Message::Claim(claim), Message::Hello(hello)] {
+            let from = "carol@box:99".parse().unwrap();
+            let line = Line::encode(&Envelope { from, sequence: 1, time: now.unix, message }).unwrap();
+            world.inject(host, line);
+        }
+        world.run_for(Duration::from_secs(1) / limits::BOARD_LINES_PER_S);
+    }
+    assert_eq!(world.roster(host).serial, serial, "each process costs a signature");
+    let (at, beat) = last_beat(&world, host);
+    assert!(world.at - at <= limits::BEAT_INTERVAL, "no beat since {at:?}");
+    let most = 1 + u32::try_from(limits::PROCESSES_PER_MACHINE).unwrap();
+    assert!(beat.peers <= most, "{} peers", beat.peers);
+    // Others get in all the same, carol's own next process, too.
+    let (honest, again) = (world.worker("bob", 1), world.worker("carol", 1));
+    world.run_for(MINUTE);
+    assert!(is_member(&world, honest) && is_member(&world, again));
+}
+
+/// What the last claim of a peer was.
+fn last_claim(world: &World, peer: Peer) -> Option<(Envelope, Claim, Line)> {
+    world.said.iter().rev().filter(|(_, who, _)| *who == peer).find_map(|(_, _, line)| {
+        let envelope = line.decode().unwrap();
+        let Message::Claim(claim) = &envelope.message else { return None };
+        Some((envelope.clone(), claim.clone(), line.clone()))
+    })
+}
+
+/// Two fresh claims a second fill bob's queue; his own, said again by a stranger, or his keys in another name, must not put him back in it.
+#[test]
+fn bobs_own_claim_said_again_by_strangers_does_not_keep_him_out() {
+    for trick in ["again", "in another name"] {
+        let mut world = World::new(1);
+        let host = world.host(&["bob", "carol"]);
+        world.run_for(SOON);
+        let mut number = 0;
+        let mut honest = None;
+        for second in 0..600 {
+            if second == 10 {
+                honest = Some(world.worker("bob", 1));
+            }
+            for _ in 0..2 {
+                number += 1;
+                let line = fresh_claim(number, world.now().unix);
+                world.inject(host, line);
+            }
+            let said = honest.and_then(|honest| last_claim(&world, honest));
+            match said {
+                Some((_, _, line)) if trick == "again" => world.inject(host, line),
+                Some((envelope, claim, _)) => {
+                    let message = Message::Claim(Claim { user: "carol".parse().unwrap(), ..claim });
+                    let envelope = Envelope { from: "carol@box:9".parse().unwrap(), message, ..envelope };
+                    world.inject(host, Line::encode(&envelope).unwrap());
+                }
+                None => {}
+            }
+            if honest.is_some_and(|honest| is_member(&world, honest)) {
+                break;
+            }
+            world.run_for(Duration::from_secs(1));
+        }
+        assert!(honest.is_some_and(|honest| is_member(&world, honest)), "{trick}");
+    }
+}
+
 #[test]
 fn calls_to_side_topics_that_nobody_opened_cost_little_and_show_nothing() {
     let mut world = World::new(1);
@@ -239,6 +381,95 @@ fn calls_to_side_topics_that_nobody_opened_cost_little_and_show_nothing() {
 fn said(message: Message, world: &World) -> Line {
     let from = "eve@box:99".parse().unwrap();
     Line::encode(&Envelope { from, sequence: 1, time: world.now().unix, message }).unwrap()
+}
+
+/// Each call lets bob leave and enter his topic; the host needs him to stay there for a while.
+#[test]
+fn a_stranger_who_calls_bob_all_the_time_does_not_keep_him_moving() {
+    let mut world = World::new(1);
+    let mut host = world.host(&["bob"]);
+    let worker = world.worker("bob", 1);
+    world.run_for(SOON);
+    let (key, cluster) = (world.me_of(host).keys().machine, world.me_of(host).cluster.clone());
+    world.kill(host);
+    // A machine of his that knows her key, and has no word of hers.
+    world.new_machine("bob");
+    let kept = MemberKept { host: Some(key), ..MemberKept::default() };
+    let client = world.client_trusting("bob", kept, 0, HostTrust::Login);
+    let (process, topic) = (world.me_of(client).keys().process, admit_topic(&world, client));
+    assert!(topic.starts_with(&format!("{cluster}/admit/bob/")) && is_member(&world, worker));
+    let mut entered = Vec::new();
+    for second in 0..120 {
+        let before = world.attended(&topic);
+        world.inject(client, said(Message::Prove(Prove { process, host: key }), &world));
+        if world.attended(&topic) > before {
+            entered.push(second);
+        }
+        world.run_for(Duration::from_secs(1));
+    }
+    let longest = entered.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    assert!(longest >= 8 && entered.len() <= 30, "he enters at {entered:?}");
+    host = world.host(&["bob"]);
+    for _ in 0..60 {
+        world.inject(client, said(Message::Prove(Prove { process, host: key }), &world));
+        world.run_for(Duration::from_secs(1));
+    }
+    assert!(is_member(&world, client), "{:?}", world.host_reports(host));
+}
+
+/// Somebody tells bob of one more host after the other, faster than he can look, and of many whenever the real one calls him.
+#[test]
+fn a_flood_of_supposed_hosts_hides_the_real_one_for_two_minutes_at_most() {
+    let mut world = World::new(1);
+    let newcomer = world.worker("bob", 1);
+    let process = world.me_of(newcomer).keys().process;
+    let mut number = 0;
+    let mut invent = |world: &mut World, count: usize| {
+        for _ in 0..count {
+            number += 1;
+            let host = Identity::from_secret(&fresh_secret(number)).machine_key();
+            world.inject(newcomer, said(Message::Prove(Prove { process, host }), world));
+        }
+    };
+    let mut heard = 0;
+    for step in 0..150 * limits::BOARD_LINES_PER_S {
+        if step == 30 * limits::BOARD_LINES_PER_S {
+            world.host(&["bob"]);
+        }
+        world.run_for(Duration::from_secs(1) / limits::BOARD_LINES_PER_S);
+        let prove = |(_, _, line): &&(_, _, Line)| matches!(line.decode().unwrap().message, Message::Prove(_));
+        let called = world.said[heard..].iter().filter(prove).count();
+        heard = world.said.len();
+        invent(&mut world, 1 + 40 * called);
+    }
+    assert!(is_member(&world, newcomer), "{:?}", admissions(&world, newcomer));
+}
+
+#[test]
+fn a_beat_tells_who_hosts_before_anybody_is_believed() {
+    let mut world = World::new(1);
+    // A key that the board does not vouch for.
+    world.new_machine("alice");
+    let eve = world.host(&["bob"]);
+    world.log_in_as(eve, "eve");
+    let newcomer = world.worker("bob", 1);
+    world.run_for(MINUTE * 3);
+    let key = world.me_of(eve).keys().machine;
+    let heard = |world: &World| {
+        let key = |event: AdmissionEvent| if let AdmissionEvent::HostHeard { key } = event { Some(key) } else { None };
+        admissions(world, newcomer).into_iter().filter_map(key).collect::<Vec<_>>()
+    };
+    assert_eq!(heard(&world), [key], "once, however many beats there are");
+    // As many keys as somebody likes: a few are told of.
+    let cluster = world.me_of(eve).cluster.clone();
+    let (_, beat) = last_beat(&world, eve);
+    for number in 0..100 {
+        let identity = Identity::from_secret(&fresh_secret(number));
+        let beat = Beat { host: identity.machine_key(), time: world.now().unix, ..beat.clone() };
+        world.inject(newcomer, said(Message::Beat(beat.sign(&identity, &cluster)), &world));
+    }
+    assert_eq!(heard(&world).len(), limits::HOSTS_WAITING);
+    assert_eq!(world.kept(newcomer).host, None);
 }
 
 #[test]
@@ -474,6 +705,33 @@ fn a_worker_that_serves_fewer_lets_the_others_go() {
     assert!(untrusted_at_worker(&world, worker));
     world.worker_input(worker, WorkerInput::Allow(None));
     world.run_until(MINUTE * 10, |world| world.links(worker) == 1);
+}
+
+/// More removals at once than a beat has room for.
+#[test]
+fn many_removals_at_once_are_all_heard_within_seconds() {
+    let mut world = World::new(1);
+    let machine = |number: u8, user: u8| {
+        let mut secret = [8; 32];
+        (secret[0], secret[1]) = (number, user);
+        Identity::from_secret(&secret).machine_key()
+    };
+    let users: Vec<String> = (0..3).map(|user| format!("user{user}")).collect();
+    let mut members = Vec::new();
+    for (at, user) in (0_u8..).zip(&users) {
+        members.extend((0..50).map(|number| (user.parse().unwrap(), machine(number, at))));
+    }
+    let removed: Vec<MachineKey> = members.iter().map(|(_, machine)| *machine).collect();
+    assert!(removed.len() > 3 * limits::REMOVALS);
+    let kept = HostKept { members, ..HostKept::default() };
+    let names: Vec<&str> = users.iter().map(String::as_str).chain(["bob"]).collect();
+    let host = world.host_with(&names, kept);
+    let worker = world.worker("bob", 1);
+    world.run_for(SOON);
+    world.host_input(host, HostInput::Users(vec!["bob".parse().unwrap()]));
+    world.run_for(CUT);
+    let known = world.kept(worker).removals.clone();
+    assert!(removed.iter().all(|machine| known.iter().any(|(other, _)| other == machine)), "{} of 150", known.len());
 }
 
 #[test]

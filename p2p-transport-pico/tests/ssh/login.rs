@@ -64,7 +64,9 @@ fn commands_fail_in_words_and_are_bounded() {
         let mut session = Session::connect(&config).await.unwrap();
         let output = session.run("nonsense").await.unwrap();
         assert_eq!((output.status, output.stderr.as_str()), (1, "unknown command\n"));
-        assert_eq!(session.run("much").await.unwrap().stdout.len(), 1024 * 1024);
+        assert!(output.whole);
+        let much = session.run("much").await.unwrap();
+        assert_eq!((much.stdout.len(), much.whole), (1024 * 1024, false));
         assert_eq!(session.user().await.unwrap().as_str(), "alice");
     });
 }

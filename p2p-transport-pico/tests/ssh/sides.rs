@@ -12,7 +12,7 @@ use crate::kit::{DEADLINE, next, until, until_up, wait_until};
 use crate::server::Kind;
 use crate::site::{Site, TOPIC};
 
-const SIDE: &str = "alice/friends/admit/0123456789abcdef0123456789abcdef/0123456789abcdef";
+const SIDE: &str = "alice/friends/admit/bob/0123456789abcdef0123456789abcdef/0123456789abcdef";
 /// For this long nobody is seen who is not there.
 const A_WHILE: Duration = Duration::from_secs(2);
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use async_io::Timer;
 use futures::future;
+use p2p_proto::ids::MachineKey;
 use p2p_scheduler::machine::admission::AdmissionEvent;
 use p2p_scheduler::{HostConfig, HostTrust, WorkerReport};
 
@@ -20,6 +21,7 @@ const MEMBER_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The part of a worker that signs, if it is this one's to do.
 pub struct House {
+    own: MachineKey,
     /// It may be this machine that signs.
     may: bool,
     /// When it begins to, if nobody else does until then.
@@ -37,7 +39,7 @@ impl House {
             _ => common.trust == Trust::Host,
         };
         let may = wiring.is_personal() && named;
-        let mut house = Self { may, at: None, other: false, hosting: None };
+        let mut house = Self { own, may, at: None, other: false, hosting: None };
         if may && wiring.home.host(&wiring.member.cluster) == Some(own) {
             house.begin(wiring)?;
         }
@@ -64,6 +66,10 @@ impl House {
             // Whose key counts need not be known here yet: she may be asking her owner about this very machine.
             WorkerReport::Admission(AdmissionEvent::Denied(_) | AdmissionEvent::OtherHost { .. }) => {
                 (self.at, self.other) = (None, true);
+            }
+            // Another process of this machine's may end before this one does.
+            WorkerReport::Admission(AdmissionEvent::HostHeard { key }) => {
+                (self.at, self.other) = (None, *key != self.own);
             }
             _ => {}
         }

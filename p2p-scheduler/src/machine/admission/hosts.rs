@@ -1,6 +1,7 @@
 //! Whose login is behind the key of somebody who signs as host: what a newcomer finds out before he believes it (T-02).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use p2p_proto::board::message::{Admit, Summon};
@@ -19,17 +20,37 @@ const SUMMON_AGAIN: Duration = Duration::from_secs(3);
 const LEAST: Duration = Duration::from_secs(4);
 
 /// Keys that are checked, wait for it, or have signed meanwhile.
+///
+/// Anybody can say that a key is hers, with as many keys as he likes. The host says hers after each claim: so keys that come again after another
+/// claim are checked before those that come once, and where there are many of either, the lot decides.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
     checked: BTreeMap<MachineKey, Check>,
-    waiting: VecDeque<MachineKey>,
-    /// How many came.
-    count: usize,
+    /// Looks begun so far.
+    looks: u64,
+    heard: BTreeMap<MachineKey, Heard>,
+    /// Claims said so far.
+    claims: u64,
+    /// Lots drawn so far.
+    draws: u64,
     signed: BTreeMap<MachineKey, Admit>,
 }
 
 #[derive(Debug)]
+struct Heard {
+    /// After which claim, the last time.
+    claim: u64,
+    /// It came after several.
+    again: bool,
+    /// It is to be checked.
+    waits: bool,
+    /// How often it was checked in vain.
+    tries: u32,
+}
+
+#[derive(Debug)]
 struct Check {
+    look: u64,
     since: Duration,
     /// Once the topic is open.
     summon_at: Option<Duration>,
@@ -45,16 +66,38 @@ impl Check {
 impl Hosts {
     /// Somebody says that this is the host's key.
     pub(super) fn consider(&mut self, now: Now, me: &Me, host: MachineKey, out: &mut Vec<SideOutput>) {
-        if self.checked.contains_key(&host) || self.waiting.contains(&host) {
-            return;
+        let waits = !self.checked.contains_key(&host);
+        if let Some(heard) = self.heard.get_mut(&host) {
+            heard.again |= heard.claim != self.claims;
+            heard.claim = self.claims;
+            heard.waits |= waits;
+        } else {
+            if self.heard.len() >= limits::HOSTS_HEARD
+                && let Some(gone) = self.draw(me, |heard| Some(!heard.again))
+            {
+                self.heard.remove(&gone);
+            }
+            self.heard.insert(host, Heard { claim: self.claims, again: false, waits, tries: 0 });
         }
-        self.count = self.count.wrapping_add(1);
-        if self.waiting.len() >= limits::HOSTS_WAITING {
-            // Anybody can say that his key is hers: which one is crowded out is not for him to choose.
-            self.waiting.remove(self.count.wrapping_mul(3) % limits::HOSTS_WAITING);
-        }
-        self.waiting.push_back(host);
         self.begin(now, me, out);
+    }
+
+    /// A claim was said: whom it brings is heard anew.
+    pub(super) fn on_claim(&mut self) {
+        self.claims += 1;
+    }
+
+    /// One of those that rank highest, by lot.
+    fn draw<R: Ord>(&mut self, me: &Me, rank: impl Fn(&Heard) -> Option<R>) -> Option<MachineKey> {
+        let best = self.heard.values().filter_map(&rank).max()?;
+        let highest: Vec<_> = self.heard.iter().filter(|(_, heard)| rank(heard).as_ref() == Some(&best)).collect();
+        self.draws += 1;
+        let at = me.secret.lot(self.draws) % u64::try_from(highest.len()).ok()?;
+        highest.get(usize::try_from(at).ok()?).map(|(host, _)| **host)
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.heard.values().any(|heard| heard.waits)
     }
 
     /// Keeps what she has signed until it is known whether she is the host.
@@ -65,17 +108,25 @@ impl Hosts {
     }
 
     /// The topic is open: calls her there.
-    pub(super) fn on_opened(&mut self, now: Now, me: &Me, topic: &str) {
+    pub(super) fn on_opened(&mut self, now: Now, me: &Me, topic: &str, look: u64) {
         for (host, check) in &mut self.checked {
-            if topic_of(me, *host) == topic {
+            if check.look == look && topic_of(me, *host) == topic {
                 check.summon_at = Some(now.at);
             }
         }
     }
 
     /// Something was seen there: which key it was for.
-    pub(super) fn on_seen(&mut self, now: Now, me: &Me, topic: &str, out: &mut Vec<SideOutput>) -> Option<MachineKey> {
-        let host = self.checked.keys().copied().find(|host| topic_of(me, *host) == topic)?;
+    pub(super) fn on_seen(
+        &mut self,
+        now: Now,
+        me: &Me,
+        topic: &str,
+        look: u64,
+        out: &mut Vec<SideOutput>,
+    ) -> Option<MachineKey> {
+        let here = |(host, check): &(&MachineKey, &Check)| check.look == look && topic_of(me, **host) == topic;
+        let host = *self.checked.iter().find(here)?.0;
         self.checked.remove(&host);
         out.push(SideOutput::Leave { topic: topic.to_owned() });
         self.begin(now, me, out);
@@ -87,7 +138,7 @@ impl Hosts {
         let topics = self.checked.keys().map(|other| topic_of(me, *other));
         out.extend(topics.map(|topic| SideOutput::Leave { topic }));
         let signed = self.signed.remove(&host);
-        *self = Self::default();
+        *self = Self { looks: self.looks, draws: self.draws, ..Self::default() };
         signed
     }
 
@@ -99,7 +150,7 @@ impl Hosts {
         lines: &mut Vec<Line>,
         out: &mut Vec<SideOutput>,
     ) {
-        let wait = !self.waiting.is_empty();
+        let wait = self.has_waiting();
         self.checked.retain(|host, check| {
             let lasts = check.ends_at(wait) > now.at;
             if !lasts {
@@ -122,16 +173,28 @@ impl Hosts {
     }
 
     pub(super) fn wake_at(&self) -> Option<Duration> {
-        let until = self.checked.values().map(|check| check.ends_at(!self.waiting.is_empty())).min();
+        let wait = self.has_waiting();
+        let until = self.checked.values().map(|check| check.ends_at(wait)).min();
         earliest([until, self.checked.values().filter_map(|check| check.summon_at).min()])
     }
 
     fn begin(&mut self, now: Now, me: &Me, out: &mut Vec<SideOutput>) {
         while self.checked.len() < limits::HOSTS_CHECKED {
-            let Some(host) = self.waiting.pop_front() else { break };
+            // In turn: what was in vain so far comes last, and each that came again has the same chance, since a slow host may be among them.
+            let host = if self.looks.is_multiple_of(2) {
+                self.draw(me, |heard| heard.waits.then_some((Reverse(heard.tries), heard.again)))
+            } else {
+                self.draw(me, |heard| heard.waits.then_some(heard.again))
+            };
+            let Some(host) = host else { break };
+            if let Some(heard) = self.heard.get_mut(&host) {
+                heard.waits = false;
+                heard.tries += 1;
+            }
             let topic = topic_of(me, host);
-            out.push(SideOutput::Watch { topic, guest: me.cluster.owner().clone() });
-            self.checked.insert(host, Check { since: now.at, summon_at: None });
+            self.looks += 1;
+            out.push(SideOutput::Watch { topic, guest: me.cluster.owner().clone(), look: self.looks });
+            self.checked.insert(host, Check { look: self.looks, since: now.at, summon_at: None });
         }
     }
 }
@@ -164,16 +227,42 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_comes_after_each_claim_is_checked_soon_whatever_comes_once() {
+        let (me, mut hosts, mut out) = (me("bob", Role::Worker), Hosts::default(), Vec::new());
+        let (mut speaker, mut lines) = (Speaker::new(me.name.clone()), Vec::new());
+        let host = MachineKey([255; 32]);
+        let mut number = 0_u64;
+        let mut looks = 0;
+        for second in 0..120 {
+            for _ in 0..20 {
+                number += 1;
+                let mut key = [0; 32];
+                key[..8].copy_from_slice(&number.to_be_bytes());
+                hosts.consider(at(second), &me, MachineKey(key), &mut out);
+            }
+            // She answers claims, however little is left of what was heard before.
+            if [10, 11, 13, 17, 25, 41, 71, 101].contains(&second) {
+                hosts.on_claim();
+                hosts.consider(at(second), &me, host, &mut out);
+            }
+            let before = hosts.checked.contains_key(&host);
+            hosts.on_tick(at(second), &me, &mut speaker, &mut lines, &mut out);
+            looks += usize::from(!before && hosts.checked.contains_key(&host));
+        }
+        assert!(looks >= 3, "she is looked for {looks} times in two minutes");
+    }
+
+    #[test]
     fn so_many_keys_are_checked_at_a_time_and_so_many_wait() {
         let (me, mut hosts, mut out) = (me("bob", Role::Worker), Hosts::default(), Vec::new());
         for number in 0..200 {
             hosts.consider(at(0), &me, MachineKey([number; 32]), &mut out);
         }
         assert_eq!(out.len(), limits::HOSTS_CHECKED);
-        assert_eq!(hosts.waiting.len(), limits::HOSTS_WAITING);
-        assert!(hosts.waiting.iter().any(|key| key.0[0] < 192), "only the last ones are left");
+        assert_eq!(hosts.heard.len(), limits::HOSTS_HEARD);
+        assert!(hosts.heard.keys().any(|key| key.0[0] < 200 - 64), "only the last ones are left");
         let (mut speaker, mut lines) = (Speaker::new(me.name.clone()), Vec::new());
-        for second in 0..=120 {
+        for second in 0..=300 {
             hosts.on_tick(at(second), &me, &mut speaker, &mut lines, &mut out);
         }
         assert!(!hosts.is_busy() && hosts.wake_at().is_none(), "something stays for ever");

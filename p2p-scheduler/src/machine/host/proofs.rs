@@ -25,33 +25,31 @@ pub(super) struct Claimed {
 }
 
 impl PartialEq for Claimed {
-    /// The same process asks again.
+    /// The same process of the same user asks again: with these keys anybody can ask in his own name, and no answer to him is one to the others.
     fn eq(&self, other: &Self) -> bool {
-        self.claim.keys == other.claim.keys
+        self.claim.user == other.claim.user && self.claim.keys == other.claim.keys
     }
 }
 
 #[derive(Debug)]
 struct Watched {
     claimed: Claimed,
+    look: u64,
     since: Duration,
     open: bool,
     /// Nothing is looked for any more; the place is kept.
     over: bool,
 }
 
-#[derive(Debug)]
-struct Visit {
-    user: UserName,
-    since: Duration,
-}
-
 /// What is under way and what waits.
 #[derive(Debug, Default)]
 pub(super) struct Proofs {
     watched: BTreeMap<String, Watched>,
+    /// Looks begun so far.
+    looks: u64,
     claims: Turns<Claimed>,
-    visits: BTreeMap<ProcessKey, Visit>,
+    /// By guest and process: in somebody else's name nobody takes his place.
+    visits: BTreeMap<(UserName, ProcessKey), Duration>,
     calls: Turns<ProcessKey>,
 }
 
@@ -62,21 +60,21 @@ impl Proofs {
         if let Some(watched) = watched {
             return watched.open && !watched.over;
         }
-        self.claims.push(claimed.claim.user.clone(), claimed);
+        self.claims.push(&me.secret, claimed.claim.user.clone(), claimed);
         self.begin(now, me, out);
         false
     }
 
     /// A topic is open: whom to tell.
-    pub(super) fn on_opened(&mut self, topic: &str) -> Option<&Claimed> {
-        let watched = self.watched.get_mut(topic).filter(|watched| !watched.over)?;
+    pub(super) fn on_opened(&mut self, topic: &str, look: u64) -> Option<&Claimed> {
+        let watched = self.watched.get_mut(topic).filter(|watched| !watched.over && watched.look == look)?;
         watched.open = true;
         Some(&watched.claimed)
     }
 
     /// Something was seen: for whose claim.
-    pub(super) fn on_seen(&mut self, topic: &str, out: &mut Vec<SideOutput>) -> Option<Claimed> {
-        let watched = self.watched.get_mut(topic).filter(|watched| !watched.over)?;
+    pub(super) fn on_seen(&mut self, topic: &str, look: u64, out: &mut Vec<SideOutput>) -> Option<Claimed> {
+        let watched = self.watched.get_mut(topic).filter(|watched| !watched.over && watched.look == look)?;
         watched.over = true;
         out.push(SideOutput::Leave { topic: topic.to_owned() });
         Some(watched.claimed.clone())
@@ -84,7 +82,9 @@ impl Proofs {
 
     /// The machine is the user's: its place is free, and its other processes need no proof.
     pub(super) fn on_proved(&mut self, user: &UserName, machine: MachineKey) -> Vec<Claimed> {
-        self.watched.retain(|_, watched| !watched.over || watched.claimed.claim.keys.machine != machine);
+        self.watched.retain(|_, Watched { claimed: Claimed { claim, .. }, over, .. }| {
+            !*over || claim.user != *user || claim.keys.machine != machine
+        });
         self.claims.take(user, |claimed| claimed.claim.keys.machine == machine)
     }
 
@@ -97,23 +97,23 @@ impl Proofs {
         process: ProcessKey,
         out: &mut Vec<SideOutput>,
     ) {
-        if !self.visits.contains_key(&process) {
-            self.calls.push(user, process);
+        if !self.visits.contains_key(&(user.clone(), process)) {
+            self.calls.push(&me.secret, user, process);
         }
         self.begin(now, me, out);
     }
 
     /// A process has shown what she signed: it has seen her.
-    pub(super) fn on_hello(&mut self, me: &Me, process: ProcessKey, out: &mut Vec<SideOutput>) {
-        if let Some(visit) = self.visits.remove(&process) {
-            out.push(leave_visit(me, &visit.user, process));
+    pub(super) fn on_hello(&mut self, me: &Me, user: &UserName, process: ProcessKey, out: &mut Vec<SideOutput>) {
+        if self.visits.remove(&(user.clone(), process)).is_some() {
+            out.push(leave_visit(me, user, process));
         }
     }
 
     /// For whom something is under way or waits.
     pub(super) fn users(&self) -> BTreeSet<UserName> {
         let watched = self.watched.values().map(|watched| &watched.claimed.claim.user);
-        let visited = self.visits.values().map(|visit| &visit.user);
+        let visited = self.visits.keys().map(|(user, _)| user);
         watched.chain(visited).chain(self.claims.users()).chain(self.calls.users()).cloned().collect()
     }
 
@@ -126,8 +126,8 @@ impl Proofs {
                 out.push(SideOutput::Leave { topic: topic.clone() });
             }
         }
-        self.visits.retain(|process, visit| {
-            let other = visit.user != *user;
+        self.visits.retain(|(guest, process), _| {
+            let other = guest != user;
             if !other {
                 out.push(leave_visit(me, user, *process));
             }
@@ -146,10 +146,10 @@ impl Proofs {
             }
             lasts
         });
-        self.visits.retain(|process, visit| {
-            let lasts = visit.ends_at(calls) > now.at;
+        self.visits.retain(|(user, process), since| {
+            let lasts = visit_ends_at(*since, calls) > now.at;
             if !lasts {
-                out.push(leave_visit(me, &visit.user, *process));
+                out.push(leave_visit(me, user, *process));
             }
             lasts
         });
@@ -159,7 +159,7 @@ impl Proofs {
 
     pub(super) fn wake_at(&self) -> Option<Duration> {
         let watched = self.watched.values().map(|watched| watched.ends_at(&self.claims)).min();
-        earliest([watched, self.visits.values().map(|visit| visit.ends_at(&self.calls)).min()])
+        earliest([watched, self.visits.values().map(|since| visit_ends_at(*since, &self.calls)).min()])
     }
 
     fn begin(&mut self, now: Now, me: &Me, out: &mut Vec<SideOutput>) {
@@ -169,22 +169,23 @@ impl Proofs {
             let Some((user, claimed)) = self.claims.next(|user| busy(user) < limits::SIDE_TOPICS_PER_USER) else {
                 break;
             };
-            let topic = me.cluster.admit_topic(claimed.claim.keys);
-            // The same process in two names: one after the other.
+            let topic = me.cluster.admit_topic(&user, claimed.claim.keys);
+            // Keys that differ only behind the digits: one after the other.
             if self.watched.contains_key(&topic) {
                 continue;
             }
-            out.push(SideOutput::Watch { topic: topic.clone(), guest: user });
-            self.watched.insert(topic, Watched { claimed, since: now.at, open: false, over: false });
+            self.looks += 1;
+            out.push(SideOutput::Watch { topic: topic.clone(), guest: user, look: self.looks });
+            self.watched.insert(topic, Watched { claimed, look: self.looks, since: now.at, open: false, over: false });
         }
         while self.visits.len() < limits::SIDE_VISITS {
             let visits = &self.visits;
-            let busy = |user: &UserName| visits.values().filter(|visit| visit.user == *user).count();
+            let busy = |user: &UserName| visits.keys().filter(|(guest, _)| guest == user).count();
             let Some((user, process)) = self.calls.next(|user| busy(user) < limits::SIDE_TOPICS_PER_USER) else {
                 break;
             };
             out.push(SideOutput::Attend { topic: me.cluster.host_topic(&user, me.identity.machine_key(), process) });
-            self.visits.insert(process, Visit { user, since: now.at });
+            self.visits.insert((user, process), now.at);
         }
     }
 }
@@ -200,10 +201,8 @@ impl Watched {
     }
 }
 
-impl Visit {
-    fn ends_at(&self, calls: &Turns<ProcessKey>) -> Duration {
-        self.since + if calls.is_empty() { limits::SIDE_VISIT_TIME } else { LEAST }
-    }
+fn visit_ends_at(since: Duration, calls: &Turns<ProcessKey>) -> Duration {
+    since + if calls.is_empty() { limits::SIDE_VISIT_TIME } else { LEAST }
 }
 
 #[cfg(test)]
@@ -260,15 +259,45 @@ mod tests {
         }
         assert_eq!(watched(&out), limits::SIDE_TOPICS);
         // Who was proved makes room at once, who was not when his time is over.
-        let SideOutput::Watch { topic, .. } = out[0].clone() else { panic!("{out:?}") };
+        let SideOutput::Watch { topic, look, .. } = out[0].clone() else { panic!("{out:?}") };
         out.clear();
-        let proved = proofs.on_seen(&topic, &mut out).unwrap();
+        let proved = proofs.on_seen(&topic, look, &mut out).unwrap();
         proofs.on_proved(&proved.claim.user, proved.claim.keys.machine);
         assert!(proofs.on_tick(at(0), &me, &mut out).is_empty());
         assert_eq!(watched(&out), 1);
         out.clear();
         let unseen = proofs.on_tick(at(3), &me, &mut out);
         assert!(!unseen.is_empty() && watched(&out) > 0, "{unseen:?}");
+    }
+
+    /// The same keys in two names, and what was seen too late.
+    #[test]
+    fn a_sighting_counts_for_the_user_and_the_look_that_it_was_for() {
+        let (me, mut proofs, mut out) = (me("alice", Role::Host), Proofs::default(), Vec::new());
+        proofs.on_claim(at(0), &me, claimed("carol", 1), &mut out);
+        let SideOutput::Watch { topic: carols, look: first, .. } = out[0].clone() else { panic!("{out:?}") };
+        proofs.on_claim(at(0), &me, claimed("bob", 1), &mut out);
+        assert_eq!(watched(&out), 2, "bob does not wait for her");
+        assert_eq!(proofs.on_tick(at(limits::SIDE_TOPIC_TIME.as_secs()), &me, &mut out).len(), 2);
+        for user in ["bob", "carol"] {
+            proofs.on_claim(at(60), &me, claimed(user, 1), &mut out);
+        }
+        assert!(proofs.on_opened(&carols, first).is_none() && proofs.on_seen(&carols, first, &mut out).is_none());
+        let again = out.iter().rev().find_map(|output| match output {
+            SideOutput::Watch { topic, look, .. } if *topic == carols => Some(*look),
+            _ => None,
+        });
+        let seen = proofs.on_seen(&carols, again.unwrap(), &mut out).unwrap();
+        assert_eq!(seen.claim.user.as_str(), "carol");
+    }
+
+    #[test]
+    fn a_call_in_another_name_keeps_no_guest_waiting() {
+        let (me, mut proofs, mut out) = (me("alice", Role::Host), Proofs::default(), Vec::new());
+        for user in ["carol", "bob"] {
+            proofs.on_summon(at(0), &me, user.parse().unwrap(), ProcessKey([5; 32]), &mut out);
+        }
+        assert_eq!(attended(&out), 2);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use p2p_proto::ids::UserName;
 use p2p_proto::limits;
+use p2p_proto::trust::ProcessSecret;
 
 /// Anybody can say anything in any name: who floods in one keeps nobody else waiting, and what he crowds out in that one is chosen so that
 /// it can be any of it.
@@ -13,7 +14,7 @@ pub(super) struct Turns<T> {
     /// Whose turn was last.
     last: Option<UserName>,
     /// How many came.
-    count: usize,
+    count: u64,
 }
 
 impl<T> Default for Turns<T> {
@@ -23,14 +24,17 @@ impl<T> Default for Turns<T> {
 }
 
 impl<T: PartialEq> Turns<T> {
-    /// Waits in this name; what is the same already waits no more.
-    pub(super) fn push(&mut self, user: UserName, item: T) {
+    /// Waits in this name. What waits already keeps its place: anybody can say again what was said once, and must not put it back by that.
+    pub(super) fn push(&mut self, secret: &ProcessSecret, user: UserName, item: T) {
         let queue = self.waiting.entry(user).or_default();
-        queue.retain(|other| *other != item);
+        if queue.contains(&item) {
+            return;
+        }
         self.count = self.count.wrapping_add(1);
         if queue.len() >= limits::CLAIMS_WAITING {
-            // Stepping through the queue with a prime: neither the oldest nor the newest is the one that always loses.
-            queue.remove(self.count.wrapping_mul(7) % limits::CLAIMS_WAITING);
+            // By lot: who counts what is said must not be able to tell when whose claim is the one to lose.
+            let lot = usize::try_from(secret.lot(self.count) % limits::CLAIMS_WAITING as u64);
+            queue.remove(lot.unwrap_or_default());
         }
         queue.push_back(item);
     }
@@ -77,6 +81,10 @@ impl<T: PartialEq> Turns<T> {
 mod tests {
     use super::*;
 
+    fn secret() -> ProcessSecret {
+        ProcessSecret::from_entropy([1; 32])
+    }
+
     fn user(name: &str) -> UserName {
         name.parse().unwrap()
     }
@@ -85,20 +93,31 @@ mod tests {
     fn names_have_their_turns_whatever_waits_in_one() {
         let mut turns = Turns::default();
         for number in 0..100 {
-            turns.push(user("bob"), number);
+            turns.push(&secret(), user("bob"), number);
         }
-        turns.push(user("carol"), 1);
-        turns.push(user("alice"), 2);
+        turns.push(&secret(), user("carol"), 1);
+        turns.push(&secret(), user("alice"), 2);
         let order: Vec<_> = (0..4).map(|_| turns.next(|_| true).unwrap().0.to_string()).collect();
         assert_eq!(order, ["alice", "bob", "carol", "bob"]);
         assert_eq!(turns.next(|user| user.as_str() != "bob"), None);
     }
 
     #[test]
+    fn who_is_named_again_keeps_his_place() {
+        let mut turns = Turns::default();
+        for number in [1, 2, 3, 1, 1] {
+            turns.push(&secret(), user("bob"), number);
+        }
+        let order: Vec<_> = (0..3).map(|_| turns.next(|_| true).unwrap().1).collect();
+        assert_eq!(order, [1, 2, 3]);
+        assert!(turns.is_empty());
+    }
+
+    #[test]
     fn a_queue_is_bounded_and_what_was_there_first_may_outlast_a_flood() {
         let mut turns = Turns::default();
         for number in 0..50 {
-            turns.push(user("bob"), number);
+            turns.push(&secret(), user("bob"), number);
         }
         let left = turns.take(&user("bob"), |_| true);
         assert_eq!(left.len(), limits::CLAIMS_WAITING);
