@@ -236,7 +236,7 @@ fn dropping_an_attempt_kills_it() {
         let line = "mkdir -p a/b && chmod 0 a; setsid sleep 1000 & sleep 1000 & echo ready; sleep 1000";
         let mut attempt = rig.start(shell(line));
         attempt.says("ready").await;
-        assert!(rig.processes().len() >= 3);
+        rig.assert_running(4);
         attempt.abandon().await;
     });
     rig.assert_clean();

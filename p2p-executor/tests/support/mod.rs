@@ -80,6 +80,15 @@ impl Rig {
         assert_eq!(self.folders(), Vec::<PathBuf>::new(), "folders are left");
     }
 
+    /// Waits until `count` processes are seen: one in the middle of `exec` has no environment that can be read.
+    pub fn assert_running(&self, count: usize) {
+        let until = Instant::now() + DYING;
+        while self.processes().len() < count && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(self.processes().len() >= count, "too few run: {:?}", self.processes());
+    }
+
     /// The processes that have this rig's base folder in their environment.
     pub fn processes(&self) -> Vec<String> {
         processes_of(self.base.path())
