@@ -5,6 +5,7 @@ command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 command -v cargo >/dev/null || { echo "$0: Rust is missing: get it from https://rustup.rs" >&2; exit 1; }
 
 has() { [ -n "$(PATH=$PATH:/usr/sbin:/sbin command -v "$1")" ]; }
+python_has() { python3 -c "import $1" 2>/dev/null; }
 has_library() { pkg-config --exists "$1" 2>/dev/null; }
 
 missing=

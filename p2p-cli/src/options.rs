@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use p2p_proto::ids::{ClusterName, Fingerprint, UserName};
 use p2p_transport_pico::{BoardAddress, SshProgram};
 
-use crate::commands::{approve, demo, doctor, host, hub, id, map, members, run, status, trust, worker};
+use crate::commands::{approve, demo, doctor, host, hub, id, map, members, receive, run, send, status, trust, worker};
 
 /// Share computers among friends: one hosts a cluster, each adds workers, anyone on the list uses them.
 #[derive(Debug, Parser)]
@@ -33,6 +33,10 @@ pub enum Command {
     Status(status::Options),
     /// Serve a board of one's own.
     Hub(hub::Options),
+    /// Send a file, a folder or a text to whoever has the code, with any client of Magic Wormhole.
+    Send(send::Options),
+    /// Receive what somebody sends under a code.
+    Receive(receive::Options),
     /// Try each leg of the way to friends, and say what is wrong.
     Doctor(doctor::Options),
     /// Show who one is: account, key, fingerprint.

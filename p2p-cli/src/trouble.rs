@@ -5,6 +5,9 @@ use std::process::ExitCode;
 
 use p2p_proto::board::BoardError;
 use p2p_proto::task::{Failure, FailureKind};
+use p2p_transport_wormhole::code::{CodeError, Stage};
+
+use crate::say;
 
 /// The program's exit codes beside those of a command that it ran; as sysexits.h and the shell have them where those have any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,15 +18,17 @@ pub enum Code {
     Input = 65,
     /// The cluster cannot be entered: unknown, not on the list, host away.
     NoCluster = 68,
-    /// The board cannot be reached, or nobody can run the task.
+    /// The board, the mailbox server or the other side cannot be reached, or nobody can run the task.
     Unavailable = 69,
     /// Something on this machine failed.
     System = 71,
     /// A result cannot be written here.
     CannotWrite = 73,
-    /// The connection to the worker was lost, and the task is not to be run again.
+    /// The connection to the worker was lost and the task is not to be run again, or a transfer broke off.
     Lost = 74,
-    /// The key is not known, or a server's key cannot be trusted.
+    /// The other side of a transfer refused, or offers what cannot be taken.
+    Refused = 76,
+    /// The key is not known, a server's key cannot be trusted, or the other side has another code.
     Denied = 77,
     /// The task ran longer than `--timeout`.
     TimedOut = 124,
@@ -82,6 +87,36 @@ impl From<BoardError> for Trouble {
             BoardError::Full | BoardError::Closed | BoardError::Unreachable(_) => Code::Unavailable,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<CodeError> for Trouble {
+    fn from(error: CodeError) -> Self {
+        let code = match &error {
+            CodeError::Misuse(_) => Code::Usage,
+            CodeError::Mailbox { .. } | CodeError::NotInUse | CodeError::Crowded | CodeError::Unreachable(_) => {
+                Code::Unavailable
+            }
+            CodeError::Silent { stage: Stage::Join, .. } => Code::Unavailable,
+            CodeError::Silent { .. } | CodeError::Lost(_) => Code::Lost,
+            CodeError::WrongCode => Code::Denied,
+            CodeError::Refused(_) | CodeError::Protocol(_) | CodeError::Unacceptable(_) => Code::Refused,
+            CodeError::Input(_) => Code::Input,
+            CodeError::CannotWrite(_) | CodeError::Exists(_) => Code::CannotWrite,
+            CodeError::System(_) => Code::System,
+            CodeError::Stopped => Code::Interrupted,
+        };
+        let words = match error {
+            CodeError::Exists(path) if path.is_dir() => {
+                format!("{} is there already: choose another place with -o", path.display())
+            }
+            CodeError::Exists(path) => {
+                format!("{} is there already: choose another place with -o, or replace it with --force", path.display())
+            }
+            CodeError::Refused(words) => CodeError::Refused(say::harmless(&words)).to_string(),
+            error => error.to_string(),
+        };
+        Self::new(code, words)
     }
 }
 

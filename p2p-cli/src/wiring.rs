@@ -208,7 +208,7 @@ fn proxies() -> Result<Proxies, Trouble> {
         .map_err(|fault| Trouble::new(Code::Usage, fault.to_string()))
 }
 
-/// How to link.
+/// How links and transfers connect.
 pub fn link_config(common: &Common) -> Result<WormholeConfig, Trouble> {
     let proxies = proxies()?;
     let mut config =

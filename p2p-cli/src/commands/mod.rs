@@ -8,8 +8,11 @@ pub mod hub;
 pub mod id;
 pub mod map;
 pub mod members;
+pub mod receive;
 pub mod run;
+pub mod send;
 pub mod status;
+mod transfer;
 pub mod trust;
 pub mod worker;
 
@@ -43,6 +46,8 @@ async fn dispatch(common: &crate::options::Common, command: Command) -> Result<E
         Command::Host(options) => host::host(common, options).await,
         Command::Status(options) => status::status(common, options).await,
         Command::Hub(options) => hub::hub(common, options).await,
+        Command::Send(options) => send::send(common, options).await,
+        Command::Receive(options) => receive::receive(common, options).await,
         Command::Doctor(options) => doctor::doctor(common, options).await,
         Command::Id(options) => id::id(common, options).await,
         Command::Approve(options) => approve::approve(common, &options),

@@ -405,7 +405,7 @@ pub fn tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// The program with none of the environment of whoever runs the tests but the search path and the place for temporary files.
-fn clean_command(user_folder: &Path) -> Command {
+pub fn clean_command(user_folder: &Path) -> Command {
     fs::create_dir_all(user_folder).expect("a user's folder");
     let mut command = Command::new(env!("CARGO_BIN_EXE_p2p"));
     command.env_clear();

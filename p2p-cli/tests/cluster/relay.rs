@@ -21,10 +21,17 @@ impl Relay {
     /// # Errors
     /// When the program is missing or does not come up.
     pub fn try_start() -> io::Result<Self> {
+        Self::try_start_at(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    }
+
+    /// The same at this address of this machine.
+    ///
+    /// # Errors
+    /// As [`Self::try_start`].
+    pub fn try_start_at(address: SocketAddr) -> io::Result<Self> {
         let missing = "no relay: install the package magic-wormhole-transit-relay";
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let child = Command::new("twist3")
-            .args(["transitrelay", &format!("--port=tcp:{}:interface=127.0.0.1", address.port())])
+            .args(["transitrelay", &format!("--port=tcp:{}:interface={}", address.port(), address.ip())])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -81,12 +81,12 @@ impl Connection {
         self.expects == Expects::Silence
     }
 
-    /// What to say at once; nothing to someone who dialled us.
+    /// What to say at once; nothing to someone who dialled us, unless the lines are [outspoken](Lines::outspoken).
     pub fn greeting<'a>(&self, lines: &'a Lines) -> Option<&'a [u8]> {
         match self.way {
             Way::Dialled => Some(&lines.ours),
             Way::Relayed => Some(&lines.relay),
-            Way::Accepted => None,
+            Way::Accepted => lines.outspoken.then_some(lines.ours.as_slice()),
         }
     }
 
@@ -113,18 +113,18 @@ impl Connection {
             return (length, Step::More);
         }
         self.matched = 0;
-        (length, self.complete(side))
+        (length, self.complete(side, lines))
     }
 
     /// The expected line is complete: what it means, and what comes next.
-    fn complete(&mut self, side: Side) -> Step {
+    fn complete(&mut self, side: Side, lines: &Lines) -> Step {
         match self.expects {
             Expects::Relayed => {
                 self.expects = Expects::Line;
                 Step::Say
             }
             Expects::Line => {
-                let say = self.way == Way::Accepted;
+                let say = self.way == Way::Accepted && !lines.outspoken;
                 self.expects = if side == Side::Leader { Expects::Silence } else { Expects::Verdict };
                 match side {
                     Side::Leader => Step::Ready { say },

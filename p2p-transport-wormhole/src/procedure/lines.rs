@@ -24,6 +24,9 @@ pub struct Lines {
     pub theirs: Vec<u8>,
     /// What a relay is asked first.
     pub relay: Vec<u8>,
+    /// Whether this side says its line at once to whoever dials it, as Transit has it. Some clients of Magic Wormhole that dial wait
+    /// for that; links keep quiet until the other side has proved itself.
+    pub outspoken: bool,
 }
 
 impl Lines {
@@ -41,9 +44,15 @@ impl Lines {
         let token = derived(key, b"transit_relay_token");
         let relay = format!("please relay {token} for side {}\n", hex(&side_id)).into_bytes();
         match side {
-            Side::Leader => Self { ours: sender, theirs: receiver, relay },
-            Side::Follower => Self { ours: receiver, theirs: sender, relay },
+            Side::Leader => Self { ours: sender, theirs: receiver, relay, outspoken: false },
+            Side::Follower => Self { ours: receiver, theirs: sender, relay, outspoken: false },
         }
+    }
+
+    /// The same, said at once to whoever dials.
+    #[must_use]
+    pub fn outspoken(self) -> Self {
+        Self { outspoken: true, ..self }
     }
 }
 

@@ -14,7 +14,8 @@
 //! connection at once, so nothing needs to be stored. [`Choice`] holds all connections of one set-up and agrees with the other side on one of them.
 //!
 //! In one point this is stricter than Transit asks: on a connection that came in, nothing is said before the other side
-//! has said its line. A stranger who dials learns nothing; a Transit peer that dials speaks first anyway.
+//! has said its line. A stranger who dials learns nothing; a Transit peer that dials speaks first anyway. Not so in transfers under a code
+//! ([`Lines::outspoken`]): clients are about that wait to be spoken to.
 #![deny(clippy::disallowed_methods)]
 
 mod choice;

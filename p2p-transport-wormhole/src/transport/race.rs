@@ -33,11 +33,11 @@ const DIAL_WITHIN: Duration = Duration::from_secs(3);
 const REASONS: usize = 32;
 
 /// The connection on which both sides agreed.
-pub(super) struct Chosen {
-    pub(super) stream: Arc<Async<TcpStream>>,
+pub(crate) struct Chosen {
+    pub(crate) stream: Arc<Async<TcpStream>>,
     /// What arrived behind the last line.
-    pub(super) rest: Vec<u8>,
-    pub(super) path: LinkPath,
+    pub(crate) rest: Vec<u8>,
+    pub(crate) path: LinkPath,
 }
 
 /// One race.
@@ -116,7 +116,7 @@ impl Race {
         race
     }
 
-    pub(super) fn elapsed(&self) -> Duration {
+    fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
 
