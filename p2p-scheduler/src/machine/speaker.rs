@@ -7,7 +7,7 @@ use p2p_proto::board::{Envelope, Line, Message};
 use p2p_proto::ids::PeerName;
 use p2p_proto::limits;
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Flow};
 use super::{Now, Table};
 
 /// Lines that wait for the bucket, at most; the oldest go first, being the least true.
@@ -41,7 +41,7 @@ struct Waiting {
 impl Speaker {
     /// A speaker with a full bucket.
     pub fn new(name: PeerName) -> Self {
-        let bucket = Bucket::full(f64::from(limits::BOARD_BURST_AMONG_FEW));
+        let bucket = Bucket::full(limits::BOARD_BURST_AMONG_FEW);
         Self { name, sequence: 0, peers: 1, bucket, waiting: VecDeque::new() }
     }
 
@@ -104,7 +104,7 @@ impl Speaker {
 
     /// Whether more than half of what may be said at once is still unsaid.
     pub fn is_quiet(&self, now: Now) -> bool {
-        self.waiting.is_empty() && self.bucket.level(now.at, self.rate(), self.burst()) > self.burst() / 2.0
+        self.waiting.is_empty() && self.bucket.is_half_full(now.at, self.flow())
     }
 
     /// Says `message` if [`Speaker::is_quiet`]: for what strangers can cause. Returns whether it was said.
@@ -140,7 +140,7 @@ impl Speaker {
 
     /// Says what the bucket allows by now.
     pub fn on_tick(&mut self, now: Now, out: &mut Vec<Line>) {
-        self.bucket.fill(now.at, self.rate(), self.burst());
+        self.bucket.fill(now.at, self.flow());
         self.waiting.retain(|waiting| waiting.until.is_none_or(|until| until >= now.at));
         while !self.waiting.is_empty() && self.bucket.take() {
             out.extend(self.waiting.pop_front().map(|waiting| waiting.line));
@@ -149,16 +149,14 @@ impl Speaker {
 
     /// When the next waiting line may be said.
     pub fn wake_at(&self) -> Option<Duration> {
-        (!self.waiting.is_empty()).then(|| self.bucket.next_at(self.rate()))
+        (!self.waiting.is_empty()).then(|| self.bucket.next_at(self.flow()))
     }
 
-    fn burst(&self) -> f64 {
+    /// This peer's share of the board.
+    fn flow(&self) -> Flow {
         let few = self.peers <= FEW_PEERS;
-        f64::from(if few { limits::BOARD_BURST_AMONG_FEW } else { limits::BOARD_BURST })
-    }
-
-    fn rate(&self) -> f64 {
-        f64::from(limits::BOARD_LINES_PER_S) / f64::from(self.peers)
+        let burst = if few { limits::BOARD_BURST_AMONG_FEW } else { limits::BOARD_BURST };
+        Flow { burst, every: Duration::from_secs(1) * self.peers / limits::BOARD_LINES_PER_S }
     }
 }
 

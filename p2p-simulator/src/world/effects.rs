@@ -97,7 +97,7 @@ impl World {
             }
         }
         self.check_tables(peer);
-        self.rewake(peer);
+        self.on_handled(peer);
     }
 
     /// Gives a worker an input, and does what it wants done.
@@ -171,7 +171,7 @@ impl World {
         }
         closed.into_iter().for_each(|link| self.check_over((peer, link)));
         self.check_tables(peer);
-        self.rewake(peer);
+        self.on_handled(peer);
     }
 
     /// Gives a client an input, and does what it wants done.
@@ -247,7 +247,7 @@ impl World {
             self.flush((peer, link));
         }
         self.check_tables(peer);
-        self.rewake(peer);
+        self.on_handled(peer);
     }
 
     /// Whether to see now if the machine does something that it did not ask to be woken for. It costs as much as an input: not each time. While
@@ -259,11 +259,16 @@ impl World {
         asks && self.probes.below(PROBE_ONE_IN) == 0
     }
 
+    /// The machine has handled something, by its clock as it is now.
+    fn on_handled(&mut self, peer: Peer) {
+        self.places[peer].wake_is_old = false;
+        self.rewake(peer);
+    }
+
     /// Notes when the machine wants to be called next.
     pub(super) fn rewake(&mut self, peer: Peer) {
         self.steps += 1;
         let place = &mut self.places[peer];
-        place.wake_is_old = false;
         let wake = match &place.machine {
             Machine::Host(machine) => machine.wake_at(),
             Machine::Worker(machine) => machine.wake_at(),

@@ -18,20 +18,20 @@ use p2p_proto::trust::Verified;
 
 use super::{WorkerMachine, WorkerOutput, WorkerReport};
 use crate::machine::Now;
-use crate::machine::bucket::Bucket;
+use crate::machine::bucket::{Bucket, Flow};
 use crate::{ConnectionId, LinkId};
 
 /// Callers whose last counter is remembered.
 const REMEMBERED_CALLERS: usize = 10_000;
 /// Handshakes that may be opened at once before [`OPENS_PER_S`] applies: each costs this machine two curve multiplications.
-const OPENS_BURST: f64 = 128.0;
+const OPENS_BURST: u32 = 128;
 /// Handshakes of whomever that are opened in a second; more are ignored, and their callers ask again.
-const OPENS_PER_S: f64 = 50.0;
+const OPENS_PER_S: u32 = 50;
 /// Set-ups of one member that are answered at once before [`MEMBER_PER_S`] applies: each may make this machine dial
 /// [`limits::HINTS`] addresses of the member's choice (L-07).
-const MEMBER_BURST: f64 = 64.0;
+const MEMBER_BURST: u32 = 64;
 /// Set-ups of one member that are answered in a second; more are ignored, and he asks again.
-const MEMBER_PER_S: f64 = 10.0;
+const MEMBER_PER_S: u32 = 10;
 
 /// Half-open set-ups, and the last counter of each caller.
 #[derive(Debug)]
@@ -97,14 +97,14 @@ impl Answers {
     }
 
     pub(super) fn may_open(&mut self, now: Now) -> bool {
-        self.opens.fill(now.at, OPENS_PER_S, OPENS_BURST);
+        self.opens.fill(now.at, Flow::per_s(OPENS_PER_S, OPENS_BURST));
         self.opens.take()
     }
 
     /// Whether one more set-up of this member is answered (L-07).
     pub(super) fn may_dial(&mut self, now: Now, member: &UserName) -> bool {
         let bucket = self.members.entry(member.clone()).or_insert_with(|| Bucket::full(MEMBER_BURST));
-        bucket.fill(now.at, MEMBER_PER_S, MEMBER_BURST);
+        bucket.fill(now.at, Flow::per_s(MEMBER_PER_S, MEMBER_BURST));
         bucket.take()
     }
 
