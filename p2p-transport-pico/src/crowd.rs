@@ -1,6 +1,6 @@
 //! How many share the board, and which place in their row is one's own (B-03): when a server comes back, each comes at its own moment.
 //!
-//! Counted from lines that nobody has checked: whoever forges them changes only when one comes back, by at most [`ROUND_MAX`].
+//! Counted from lines that nobody has checked: whoever forges them changes only when one comes back, by at most [`TURNS_MAX`].
 #![warn(clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
@@ -14,8 +14,10 @@ use p2p_proto::limits;
 const FEW: usize = 8;
 /// The time of one place; all of them together take N/10 s (B-03).
 const PLACE: Duration = Duration::from_millis(100);
-/// The longest row. Who is behind it shares a place.
-const ROUND_MAX: Duration = Duration::from_secs(30);
+/// Each tenth place, the very first among them, is the host's: nobody can enter before her list is there.
+const HOST_EVERY: u32 = 10;
+/// The longest row, in turns of [`HOST_EVERY`] places. Who is behind it shares a place.
+const TURNS_MAX: u32 = 30;
 /// Peers that are remembered.
 const CROWD: usize = 1024;
 
@@ -61,18 +63,29 @@ impl Crowd {
         }
     }
 
-    /// When to come back after a server was lost `now`, unless there are few.
+    /// When a guest is to come back after a server was lost `now`, unless there are few.
     pub(crate) fn row(&self, now: Instant) -> Option<Row> {
-        let present = || self.others.iter().filter(|(_, until)| **until > now);
-        let count = present().count() + 1;
+        let count = self.present(now).count() + 1;
         if count <= FEW {
             return None;
         }
-        let before = present().filter(|(process, _)| self.me.is_some_and(|me| **process < me)).count();
-        let place = |number: usize| PLACE * u32::try_from(number).unwrap_or(u32::MAX);
-        let round = place(count + 1).min(ROUND_MAX);
-        // The first place is empty: the host comes then, so that her list is there when they come.
-        Some(Row { first: now + place(before + 1).min(ROUND_MAX), round })
+        let before = self.present(now).filter(|process| self.me.is_some_and(|me| **process < me)).count();
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let guests_a_turn = HOST_EVERY - 1;
+        let turns = small(count).div_ceil(guests_a_turn).min(TURNS_MAX);
+        let place = small(before) % (turns * guests_a_turn);
+        let first = now + PLACE * (place / guests_a_turn * HOST_EVERY + place % guests_a_turn + 1);
+        Some(Row { first, round: turns * HOST_EVERY * PLACE })
+    }
+
+    /// When the host is to come back: as [`Crowd::row`], between the guests.
+    pub(crate) fn row_of_host(&self, now: Instant) -> Option<Row> {
+        let few = self.present(now).count() <= FEW;
+        (!few).then_some(Row { first: now, round: HOST_EVERY * PLACE })
+    }
+
+    fn present(&self, now: Instant) -> impl Iterator<Item = &ProcessKey> {
+        self.others.iter().filter(move |(_, until)| **until > now).map(|(process, _)| process)
     }
 }
 
@@ -102,23 +115,28 @@ mod tests {
     }
 
     #[test]
-    fn everybody_has_a_moment_of_his_own() {
+    fn everybody_has_a_moment_of_his_own_and_the_host_one_a_second() {
         let now = Instant::now();
-        let rows: Vec<Row> = (0..50).map(|me| crowd(me, 50, now).row(now).unwrap()).collect();
+        let mut rows: Vec<Row> = (0..50).map(|me| crowd(me, 50, now).row(now).unwrap()).collect();
+        let host = crowd(50, 50, now).row_of_host(now).unwrap();
+        rows.push(host);
+        assert_eq!(host.next(now), Duration::ZERO, "nobody enters before her");
         // Tried in vain for a while, at the first round and at later ones.
         for late in [Duration::ZERO, Duration::from_millis(1), Duration::from_secs(7), Duration::from_secs(30)] {
-            let mut moments: Vec<Duration> = rows.iter().map(|row| late + row.next(now + late)).collect();
+            let moment = |row: &Row| late + row.next(now + late);
+            let mut moments: Vec<Duration> = rows.iter().map(moment).collect();
             moments.sort();
-            assert!(moments.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(50)), "{moments:?}");
-            assert!(moments[49] - late <= Duration::from_secs(6), "{moments:?}");
+            assert!(moments.windows(2).all(|pair| pair[1] - pair[0] >= PLACE), "{moments:?}");
+            assert!(moments[50] - late <= Duration::from_secs(6), "{moments:?}");
+            assert!(moment(&host) - late <= Duration::from_secs(1));
         }
-        assert!(rows.iter().all(|row| row.next(now) >= PLACE));
     }
 
     #[test]
     fn few_need_no_row_and_a_flood_of_names_makes_it_no_longer_than_it_may_be() {
         let now = Instant::now();
         assert_eq!(crowd(0, FEW as u8, now).row(now), None);
+        assert_eq!(crowd(FEW as u8, FEW as u8, now).row_of_host(now), None);
         let mut flooded = Crowd::default();
         for number in 0..2 * CROWD as u64 {
             let mut key = [0; 32];
@@ -126,7 +144,9 @@ mod tests {
             flooded.others.insert(ProcessKey(key), now + limits::HELLO_TTL);
         }
         flooded.me = Some(ProcessKey([255; 32]));
-        assert!(flooded.row(now).unwrap().next(now) <= ROUND_MAX);
+        let longest = PLACE * HOST_EVERY * TURNS_MAX;
+        let row = flooded.row(now).unwrap();
+        assert!(row.round == longest && row.next(now) < longest);
         // Those who were not heard for long do not count.
         assert_eq!(flooded.row(now + limits::HELLO_TTL), None);
     }

@@ -157,11 +157,10 @@ impl<'a> Keeper<'a> {
             ),
             Ended::Lost(reason) => {
                 let (now, jittered) = (Instant::now(), self.backoff.next());
-                if self.topic.access.is_some() {
-                    // Nobody can enter before her.
-                    return Ok(self.report_down(reason, jittered.min(HOST_RETRY_MAX)));
-                }
-                self.row = self.row.or_else(|| self.crowd.row(now));
+                let hosts = self.topic.access.is_some();
+                self.row = self.row.or_else(|| if hosts { self.crowd.row_of_host(now) } else { self.crowd.row(now) });
+                // Nobody can enter before her.
+                let jittered = if hosts { jittered.min(HOST_RETRY_MAX) } else { jittered };
                 return Ok(self.report_down(reason, self.row.map_or(jittered, |row| row.next(now))));
             }
         };

@@ -12,8 +12,8 @@ use crate::listing::{Listing, ListingError};
 use crate::visit::Ended;
 use crate::wire::Wire;
 
-/// How often she looks while nobody comes or goes.
-const LIST_CHECK: Duration = Duration::from_secs(30);
+/// How often she looks while nobody comes or goes: a list that goes unseen is back within 30 s.
+const LIST_CHECK: Duration = Duration::from_secs(25);
 /// How often she looks after somebody came or went: lists are lost with those who go.
 const LIST_CHECK_LIVELY: Duration = Duration::from_secs(2);
 /// For how long after that.

@@ -113,8 +113,11 @@ fn a_host_left_alone_comes_back_with_her_list(site: Site) {
         guest.close().await;
         let BoardEvent::Down { retry_in, .. } = next(&host).await else { panic!("she was not thrown out") };
         assert!(retry_in.is_zero());
+        let thrown_out = Instant::now();
         assert_eq!(next(&host).await, BoardEvent::Up);
         site.settled(1, &["bob", "carol"]).await;
+        let away = thrown_out.elapsed();
+        assert!(away < Duration::from_secs(2), "she was away with her list for {away:?}");
         let guest = site.guest("carol");
         assert_eq!(next(&guest).await, BoardEvent::Up);
     });

@@ -1,7 +1,9 @@
 //! What pico's pipe does to those who live on it: each oddity on it and on the hub, which has some of them and spares people others.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_std::future::timeout;
@@ -10,7 +12,6 @@ use futures::future::join_all;
 use p2p_proto::board::message::Hello;
 use p2p_proto::board::{Board, BoardEvent, Envelope, Line, Message};
 use p2p_proto::ids::{PeerName, ProcessKey, Role};
-use p2p_proto::limits;
 use p2p_proto::trust::{Credentials, Identity, Membership, MembershipClaims, ProcessCertificate};
 use p2p_transport_pico::{Listing, PicoBoard, Topic};
 
@@ -25,7 +26,7 @@ crate::on_both!(
     an_older_session_of_the_host_that_closes_later_is_made_up_for,
     the_owners_own_processes_wait_for_the_host,
     fifty_come_back_each_at_his_own_moment,
-    a_client_that_stops_reading_stops_nobody,
+    a_client_that_stops_reading_is_survived,
     what_others_leave_half_written_costs_nobody_a_line,
     a_line_that_is_too_long_and_bytes_that_are_no_text_cost_nobody_a_line,
     a_minute_of_silence_is_no_loss,
@@ -33,6 +34,28 @@ crate::on_both!(
     a_side_topic_shows_who_is_there_by_the_servers_own_login,
     a_key_without_an_account_is_told_so,
 );
+
+/// Nobody says a word when an older program enters and leaves: only her looks, which are rare then, tell the host. The hub keeps the list.
+#[test]
+#[ignore = "needs P2P_PICO_SERVER: docs/pico.md"]
+fn a_list_that_goes_unseen_is_back_within_half_a_minute() {
+    let site = Site::start(Kind::Pico);
+    block_on(async {
+        let (host, guest) = (site.host(&["bob", "carol"]), site.guest("carol"));
+        until_up(&host).await;
+        until_up(&guest).await;
+        // By now she looks rarely; and she has just looked.
+        sleep(Duration::from_secs(40)).await;
+        drop(site.ssh("bob", &format!("pipe {TOPIC} -c"), Stdio::null()).wait());
+        let left = Instant::now();
+        site.settled(2, &[]).await;
+        until(&host, |event| matches!(event, BoardEvent::Down { reason, .. } if reason.contains("has lost the list")))
+            .await;
+        until_up(&host).await;
+        site.settled(2, &["bob", "carol"]).await;
+        assert!(left.elapsed() < Duration::from_secs(30), "the list was back after {:?}", left.elapsed());
+    });
+}
 
 /// Certificates are pico's only: the hub takes none.
 mod certificates {
@@ -97,8 +120,10 @@ fn a_guest_who_leaves_leaves_the_list(site: Site) {
             site.settled(2, &["bob", "carol"]).await;
         }
         // Nor did the host have to do anything about it.
-        host.publish(line(1)).unwrap();
-        assert_eq!(until(&stays, is_line).await, BoardEvent::Line(line(1)));
+        stays.publish(line(1)).unwrap();
+        assert_eq!(next(&host).await, BoardEvent::Line(line(1)), "something happened to the host");
+        host.publish(line(2)).unwrap();
+        assert_eq!(next(&stays).await, BoardEvent::Line(line(2)), "something happened to the guest who stays");
     });
 }
 
@@ -111,13 +136,16 @@ fn an_older_client_takes_the_list_along_and_the_host_brings_it_back(site: Site) 
         let mut probe = site.plain("bob", &format!("{TOPIC} -c"));
         site.settled(3, &["bob", "carol"]).await;
         probe.write(b"when=2026-08-01T00:00:00,type=client,from=bob@h:1\n");
+        let left = Instant::now();
         drop(probe);
         if site.kind == Kind::Pico {
             let down = until(&host, |event| matches!(event, BoardEvent::Down { .. })).await;
             let BoardEvent::Down { reason, retry_in } = down else { unreachable!() };
             assert!(reason.contains("has lost the list") && retry_in.is_zero(), "{reason}, {retry_in:?}");
+            until_up(&host).await;
         }
         site.settled(2, &["bob", "carol"]).await;
+        assert!(left.elapsed() < Duration::from_secs(5), "the list was back after {:?}", left.elapsed());
         let guest = site.guest("bob");
         until_up(&guest).await;
         site.settled(3, &["bob", "carol"]).await;
@@ -147,8 +175,10 @@ fn a_guest_who_is_misrouted_meanwhile_finds_his_way_in_by_himself(site: Site) {
             })
             .await;
         }
+        let came = Instant::now();
         let guest = site.guest("bob");
         assert!(matches!(next(&guest).await, BoardEvent::Misrouted { .. }));
+        assert!(came.elapsed() < Duration::from_secs(2), "he knows it after {:?}", came.elapsed());
         drop(plain);
         let host = site.host(&["bob", "carol"]);
         until_up(&guest).await;
@@ -167,12 +197,14 @@ fn an_older_session_of_the_host_that_closes_later_is_made_up_for(site: Site) {
         until_up(&guest).await;
         site.settled(3, &["bob", "carol"]).await;
         // The list goes with the session that brought it.
+        let left = Instant::now();
         drop(first);
         let down = until(&host, |event| matches!(event, BoardEvent::Down { .. })).await;
         let BoardEvent::Down { reason, .. } = down else { unreachable!() };
         assert!(reason.contains("has lost the list"), "{reason}");
         until_up(&host).await;
         site.settled(2, &["bob", "carol"]).await;
+        assert!(left.elapsed() < Duration::from_secs(5), "the list was back after {:?}", left.elapsed());
     });
 }
 
@@ -209,14 +241,14 @@ fn fifty_come_back_each_at_his_own_moment(mut site: Site) {
         join_all(guests.iter().map(|guest| until(guest, |event| *event == BoardEvent::Line(line(7))))).await;
 
         site.close();
-        let moment = async |guest: &PicoBoard| {
+        let moment = async |peer: &PicoBoard| {
             // A topic that is closed is opened again at once, over the same connection; that tells whether the server is gone.
             let gone = |event: &BoardEvent| matches!(event, BoardEvent::Down { reason, .. } if !reason.contains("closed the topic"));
-            let BoardEvent::Down { retry_in, .. } = until(guest, gone).await else { unreachable!() };
+            let BoardEvent::Down { retry_in, .. } = until(peer, gone).await else { unreachable!() };
             Instant::now() + retry_in
         };
         let lost = Instant::now();
-        let mut moments = join_all(guests.iter().map(moment)).await;
+        let mut moments = join_all(guests.iter().chain([&host]).map(moment)).await;
         moments.sort();
         let apart = moments.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap();
         assert!(
@@ -224,35 +256,68 @@ fn fifty_come_back_each_at_his_own_moment(mut site: Site) {
             "two come back {apart:?} apart: {:?}",
             moments.iter().map(|at| *at - lost).collect::<Vec<_>>()
         );
-        let last = moments[PEERS - 1] - lost;
-        assert!(last < Duration::from_secs(10), "the last comes back after {last:?} only");
         site.open();
-        until_up(&host).await;
-        join_all(guests.iter().map(until_up)).await;
+        let back = Instant::now();
+        let came = async |peer: &PicoBoard| {
+            until_up(peer).await;
+            back.elapsed()
+        };
+        let mut times = join_all(guests.iter().chain([&host]).map(came)).await;
+        times.sort();
+        assert!(times[PEERS] < Duration::from_secs(15), "the last was back after {:?} only", times[PEERS]);
         site.settled(PEERS + 1, &["bob", "carol"]).await;
-        eprintln!("all were back {:?} after the server was lost", lost.elapsed());
+        let closest = times.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap();
+        eprintln!("the last was back {:?} after the server; the closest two came {closest:?} apart", times[PEERS]);
     });
 }
 
-fn a_client_that_stops_reading_stops_nobody(site: Site) {
+/// The hub cuts the sleeper off; on pico nobody hears anything until his connection is dead, and then everybody goes on.
+fn a_client_that_stops_reading_is_survived(site: Site) {
+    // More than a window of SSH and the buffers of two sockets hold.
+    const FLOOD: usize = 24 << 20;
     block_on(async {
         let (host, guest) = (site.host(&["bob", "carol"]), site.guest("bob"));
         until_up(&host).await;
         until_up(&guest).await;
         let sleeper = site.plain("carol", &format!("{TOPIC} -c"));
-        site.settled(3, &["bob", "carol"]).await;
-        let signal = |name: &str| {
-            let status = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", sleeper.child.id())).status();
-            assert!(status.unwrap().success());
-        };
-        signal("STOP");
-        for number in 0..limits::BOARD_OUTBOX as u64 {
-            host.publish(line(number)).unwrap();
+        let mut writer = site.plain("alice", &format!("{TOPIC} -c"));
+        site.settled(4, &["bob", "carol"]).await;
+        let stopped = Command::new("sh").arg("-c").arg(format!("kill -STOP {}", sleeper.child.id())).status();
+        assert!(stopped.unwrap().success());
+        let written = Arc::new(AtomicUsize::new(0));
+        let counter = written.clone();
+        let flood = std::thread::spawn(move || {
+            let chunk = [[b'x'; 1023].as_slice(), b"\n"].concat().repeat(16);
+            while counter.fetch_add(chunk.len(), Ordering::SeqCst) < FLOOD {
+                writer.write(&chunk);
+            }
+            writer.write(line(1).as_bytes());
+            writer
+        });
+        if site.kind == Kind::Pico {
+            // The whole topic stands still.
+            let mut before = 0;
+            wait_until("the writer is stopped", async || {
+                sleep(Duration::from_secs(2)).await;
+                std::mem::replace(&mut before, written.load(Ordering::SeqCst)) == written.load(Ordering::SeqCst)
+            })
+            .await;
+            assert!(written.load(Ordering::SeqCst) < FLOOD, "nothing held the writer up");
+            host.publish(line(2)).unwrap();
+            let heard = timeout(Duration::from_secs(3), until(&guest, is_line)).await;
+            assert!(heard.is_err(), "{heard:?}");
+            drop(sleeper);
+            let mut heard = [until(&guest, is_line).await, until(&guest, is_line).await];
+            heard.sort_by_key(|event| *event == BoardEvent::Line(line(2)));
+            assert_eq!(heard, [1, 2].map(|number| BoardEvent::Line(line(number))));
+        } else {
+            assert_eq!(until(&guest, is_line).await, BoardEvent::Line(line(1)));
+            site.settled(3, &["bob", "carol"]).await;
+            host.publish(line(2)).unwrap();
+            assert_eq!(until(&guest, is_line).await, BoardEvent::Line(line(2)));
         }
-        for number in 0..limits::BOARD_OUTBOX as u64 {
-            assert_eq!(until(&guest, is_line).await, BoardEvent::Line(line(number)));
-        }
-        signal("CONT");
+        assert_eq!(until(&host, is_line).await, BoardEvent::Line(line(1)));
+        drop(flood.join().unwrap());
     });
 }
 
@@ -301,16 +366,11 @@ fn a_line_that_is_too_long_and_bytes_that_are_no_text_cost_nobody_a_line(site: S
 
 fn a_minute_of_silence_is_no_loss(site: Site) {
     block_on(async {
-        // Pico's minute is a real one; the hub gives its signs of life as often.
-        let (silence, pause) = match site.kind {
-            Kind::Pico => (site.config("bob").silence, Duration::from_secs(62)),
-            Kind::Hub => (Duration::from_secs(10), Duration::from_secs(21)),
-        };
-        let (host, guest) = (site.host_with(&["bob"], silence), site.guest_with("bob", silence));
+        let (host, guest) = (site.host(&["bob"]), site.guest("bob"));
         until_up(&host).await;
         until_up(&guest).await;
         site.settled(2, &["bob"]).await;
-        sleep(pause).await;
+        sleep(Duration::from_secs(62)).await;
         guest.publish(line(1)).unwrap();
         assert_eq!(next(&host).await, BoardEvent::Line(line(1)), "something happened in the silence");
         host.publish(line(2)).unwrap();
