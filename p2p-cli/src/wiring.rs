@@ -181,6 +181,11 @@ pub async fn ask_user(common: &Common, config: &PicoConfig, home: &Home) -> Resu
     Ok(user)
 }
 
+/// The user's name as the board told it last, by the same way.
+pub fn known_user(common: &Common, home: &Home) -> Option<UserName> {
+    home.account(&way(common))
+}
+
 /// Whoever was not let in may have another account by now: his name is asked for again.
 pub fn forget_user(common: &Common) {
     if let Ok(home) = Home::open(common.home.as_deref())
@@ -298,7 +303,7 @@ fn hopeless(waiting: &Waiting, waited: Duration, wait: Duration) -> Option<Troub
         // These may yet turn into a yes: a person decides, or it is tried again.
         Waiting::Denied(_, DenyReason::AwaitsApproval | DenyReason::Unproven) => (Code::NoCluster, wait),
         Waiting::Denied(..) => (Code::NoCluster, DENIED_FOR),
-        Waiting::Misrouted(_) | Waiting::Unsigned(_) => (Code::NoCluster, PATIENCE),
+        Waiting::Misrouted(..) | Waiting::Unsigned(_) => (Code::NoCluster, PATIENCE),
         Waiting::BoardDown(_) => (Code::Unavailable, PATIENCE),
         Waiting::Proving(_) => (Code::NoCluster, wait),
         Waiting::Joining => (Code::Unavailable, wait),

@@ -5,6 +5,7 @@ mod cluster;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use cluster::{Background, CLUSTER, Cluster, Done, PATIENCE, Running, within};
 
@@ -84,13 +85,15 @@ fn a_client_who_is_taken_off_the_list_loses_his_links() {
     let mut host = host(&cluster, &["--users-file", &file]);
     let _worker = cluster.worker("bob", 1);
     let marker = cluster.work("bob").join("running");
-    let running = Running::start(cluster.command("carol", &["run", "-n", "--", "sh", "-c", &endless(&marker)]));
+    let command = cluster.command("carol", &["run", "-n", "--", "sh", "-c", &endless(&marker)]);
+    let mut running = Background::start("running", command, cluster.folder());
     within(PATIENCE, || marker.exists().then_some(())).expect("the command runs");
+    let struck_off = Instant::now();
     list(&cluster, "bob\n");
     host.wait_for("of carol is removed");
-    let done = running.done();
-    assert!(done.code != Some(0), "{done}");
-    says(&done, &["has removed this machine"]);
+    running.wait_for("has removed this machine: its links end");
+    assert!(struck_off.elapsed() < Duration::from_secs(5), "after {:?}", struck_off.elapsed());
+    assert!(running.wait() != Some(0), "{}", running.log());
     // And she does not come back.
     let done = cluster.run("carol", &["run", "--", "true"]);
     assert_eq!(done.code, Some(68), "{done}");
@@ -114,9 +117,11 @@ fn a_worker_who_is_taken_off_the_list_loses_his_links() {
     let running =
         Running::start(cluster.command("carol", &["run", "-n", "--once", "--", "sh", "-c", &endless(&marker)]));
     within(PATIENCE, || marker.exists().then_some(())).expect("the command runs");
+    let struck_off = Instant::now();
     list(&cluster, "carol\n");
     host.wait_for("of bob is removed");
     let done = running.done();
+    assert!(struck_off.elapsed() < Duration::from_secs(5), "after {:?}", struck_off.elapsed());
     assert_eq!(done.code, Some(74), "{done}");
     worker.wait_for("has removed this machine");
 }
@@ -239,6 +244,7 @@ fn everybody_is_told_when_the_host_leaves_and_links_go_on() {
     fs::write(&go_on, "").expect("a file");
     let done = running.done();
     assert_eq!((done.code, done.stdout.as_str()), (Some(0), "done\n"), "{done}");
+    says(&done, &["alice's host is away: running links go on, new ones cannot meet"]);
     cluster.start_host();
     worker.wait_for("alice's host is back");
 }
@@ -249,6 +255,8 @@ fn a_service_hosts_as_its_command_line_did() {
     let config = cluster.folder().join("config");
     let mut command = cluster.command("alice", &["host", "--users", "bob", "--service"]);
     command.env("XDG_CONFIG_HOME", &config);
+    // Nothing is there; only because of the second one it is not asked.
+    command.env("ALL_PROXY", "http://alice:a%$HOME@127.0.0.1:1").env("no_proxy", "127.0.0.1");
     let done = Running::start(command).done();
     assert_eq!(done.code, Some(0), "{done}");
     says(&done, &["systemctl --user enable --now p2p-host-friends.service", "loginctl enable-linger"]);
@@ -264,6 +272,10 @@ fn a_service_hosts_as_its_command_line_did() {
         let (name, value) = variable.split_once('=').expect("NAME=VALUE");
         command.env(name, value);
     }
+    let proxy = command.get_envs().any(|(name, value)| {
+        name == "ALL_PROXY" && value.is_some_and(|value| value == "http://alice:a%%$HOME@127.0.0.1:1")
+    });
+    assert!(proxy, "{unit}");
     let mut host = Background::start("service", command, cluster.folder());
     host.wait_for("is open for you and bob");
 }

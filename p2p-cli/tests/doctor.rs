@@ -123,6 +123,21 @@ fn the_leg_that_is_broken_is_named_with_what_to_do() {
     breaks(&cluster, &[("P2P_RELAY", &relay)], "relay", 69, &[&relay, "direct only", "--relay"]);
 }
 
+/// As a firewall would have it: in a network of its own, in which nothing listens or is reached.
+#[test]
+fn a_machine_that_does_not_reach_itself_is_told_so() {
+    let cluster = Cluster::without_host();
+    let bare = cluster.command("bob", &["doctor", "--json", "--wait", "3s"]);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--net"]).arg(bare.get_program()).args(bare.get_args()).env_clear();
+    command.envs(bare.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(cluster.work("bob"));
+    let done = Running::start(command).done();
+    let (well, legs) = examined(&done);
+    assert!(!well && legs["direct link"].0 == "failed", "{done}");
+    assert!(legs["direct link"].1.contains("does a firewall keep programs from listening"), "{done}");
+}
+
 #[test]
 fn a_relay_that_is_there_does_not_hide_one_that_is_not() {
     let cluster = Cluster::without_host();

@@ -22,6 +22,9 @@ fn the_account_is_asked_for_once_and_the_key_is_shown_in_two_ways() {
     assert!(kept.contains("\"bob\""), "{kept}");
     let done = cluster.run("bob", &["id", "--board-user", "robert", "--json"]);
     assert!(done.code == Some(0) && done.stdout.contains("\"robert\""), "{done}");
+    let offline = |user: &str| cluster.run(user, &["id", "--offline"]).stdout;
+    assert!(offline("bob").contains("user   bob on"), "{}", offline("bob"));
+    assert!(!offline("carol").contains("user "), "{}", offline("carol"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod cluster;
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use cluster::{Background, CLUSTER, Cluster, Done, PATIENCE, Running, Server, within};
 
@@ -31,6 +32,9 @@ on_both!(
     whoever_may_not_enter_is_told_why,
     a_key_without_an_account_is_told_how_to_get_one,
     a_second_host_says_who_hosts_already,
+    a_host_on_another_machine_is_told_of_and_loses_nobody,
+    the_account_is_shown_and_the_doctor_finds_all_well,
+    whoever_is_taken_off_the_list_is_out,
     the_host_hears_of_a_stranger,
     everybody_goes_on_after_the_server_was_away,
     the_old_commands_are_host_enough_for_a_circle_that_trusts_itself,
@@ -102,6 +106,14 @@ fn whoever_may_not_enter_is_told_why(server: Server) {
     // On no list.
     let done = cluster.run("mallory", &["run", "--", "true"]);
     says(&done, 68, &["not on its list", "ask alice to run: p2p host"]);
+    // Who was inside before knows more.
+    cluster.stop_host();
+    let done = cluster.run("bob", &["run", "--", "true"]);
+    says(
+        &done,
+        68,
+        &["does not let you into alice/friends any more", "alice's host is away now, or you were taken off"],
+    );
 }
 
 fn a_key_without_an_account_is_told_how_to_get_one(server: Server) {
@@ -128,6 +140,57 @@ fn a_second_host_says_who_hosts_already(server: Server) {
     // The first one has not been disturbed.
     let done = cluster.run("carol", &["run", "--", "true"]);
     assert_eq!(done.code, Some(0), "{done}");
+}
+
+/// Whoever gets onto the topic can say that he hosts: with another machine's key that proves nothing, and nobody goes because of it. Members stay
+/// with the one they know.
+fn a_host_on_another_machine_is_told_of_and_loses_nobody(server: Server) {
+    let mut cluster = Cluster::start_on(server);
+    let _worker = cluster.worker("bob", 1);
+    let done = cluster.run("carol", &["run", "--", "true"]);
+    assert_eq!(done.code, Some(0), "{done}");
+    let mut command = cluster.command("alice", &["host", "--users", "bob,carol"]);
+    command.env("P2P_HOME", cluster.folder().join("other machine"));
+    let mut other = Background::start("other-host", command, cluster.folder());
+    let told = "says that it hosts alice/friends, with another machine's key";
+    other.wait_for(told);
+    cluster.wait_for_host(told);
+    let done = cluster.run("carol", &["run", "--", "true"]);
+    assert_eq!(done.code, Some(0), "{done}");
+}
+
+fn the_account_is_shown_and_the_doctor_finds_all_well(server: Server) {
+    let cluster = Cluster::start_on(server);
+    let done = cluster.run("bob", &["id"]);
+    assert!(done.code == Some(0) && done.stdout.contains(&format!("user   bob on {}", cluster.board())), "{done}");
+    let done = cluster.run("bob", &["doctor"]);
+    assert_eq!(done.code, Some(0), "{done}");
+    for words in ["ok    account     you are bob there", "ok    board", "ok    direct link", "ok    clock"] {
+        assert!(done.stdout.contains(words), "it did not say {words:?}: {done}");
+    }
+}
+
+fn whoever_is_taken_off_the_list_is_out(server: Server) {
+    let cluster = Cluster::without_host_on(server);
+    let file = cluster.folder().join("friends");
+    fs::write(&file, "bob\ncarol\n").expect("the file of users");
+    let users_file = file.to_str().expect("a path");
+    let command = cluster.command("alice", &["host", "--admit", "auto", "--users-file", users_file]);
+    let mut host = Background::start("host", command, cluster.folder());
+    host.wait_for("is open for");
+    let _worker = cluster.worker("bob", 1);
+    let marker = cluster.work("bob").join("running");
+    let script = format!("touch {}; sleep 600", marker.display());
+    let command = cluster.command("carol", &["run", "-n", "--", "sh", "-c", &script]);
+    let mut running = Background::start("running", command, cluster.folder());
+    within(PATIENCE, || marker.exists().then_some(())).expect("the command runs");
+    let struck_off = Instant::now();
+    fs::write(&file, "bob\n").expect("the file of users");
+    running.wait_for("has removed this machine: its links end");
+    assert!(struck_off.elapsed() < Duration::from_secs(5), "after {:?}", struck_off.elapsed());
+    assert!(running.wait() != Some(0), "{}", running.log());
+    let done = cluster.run("carol", &["run", "--", "true"]);
+    assert_eq!(done.code, Some(68), "{done}");
 }
 
 fn the_host_hears_of_a_stranger(server: Server) {
@@ -227,7 +290,7 @@ fn ones_own_machines_need_no_host(server: Server) {
         worker.wait_for("a machine of alice wants in");
         other.wait_for("has to approve this machine's key");
         // By then it would have begun.
-        std::thread::sleep(std::time::Duration::from_secs(10));
+        std::thread::sleep(Duration::from_secs(10));
         let id = Running::start(on_her_other_machine(&cluster, &["id", "--offline", "--json"])).done();
         let id: serde_json::Value = serde_json::from_str(&id.stdout).expect("JSON");
         assert!(worker.log().contains(id["words"].as_str().expect("words")), "{}", worker.log());

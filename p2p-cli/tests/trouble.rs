@@ -43,7 +43,7 @@ fn without_a_host_newcomers_wait_and_say_for_whom() {
     says(&done, 68, &["alice is not hosting it now"]);
     // The owner's own commands wait for her host too: nobody else can sign her key.
     let done = cluster.run("alice", &["run", "--", "true"]);
-    says(&done, 68, &["alice is not hosting it now", "p2p host --cluster alice/friends"]);
+    says(&done, 68, &["nobody hosts your cluster alice/friends now", "p2p host --cluster alice/friends"]);
 }
 
 #[test]
@@ -55,8 +55,8 @@ fn whoever_comes_before_the_host_is_let_in_when_she_comes() {
         let command = cluster.command(user, &["worker", "--slots", "1"]);
         cluster::Background::start(user, command, folder.path())
     });
-    for worker in &mut workers {
-        worker.wait_for("waiting: the board does not let you into alice/friends");
+    for (worker, words) in workers.iter_mut().zip(["nobody hosts your cluster", "the board does not let you into"]) {
+        worker.wait_for(&format!("waiting: {words} alice/friends"));
     }
     cluster.start_host();
     for worker in &mut workers {
@@ -178,7 +178,11 @@ fn a_wrong_key_or_a_wrong_server_is_refused() {
     fs::write(cluster.work("alice").join("other-known"), line).expect("a file");
     let mut command = cluster.command("alice", &["run", "--known-hosts", "other-known", "--", "true"]);
     command.env_remove("P2P_BOARD_KEY");
-    says(&Running::start(command).done(), 77, &["other-known"]);
+    says(
+        &Running::start(command).done(),
+        77,
+        &["other-known", "HAS CHANGED", &format!("ssh-keygen -R '[{host}]:{port}'")],
+    );
 }
 
 #[test]

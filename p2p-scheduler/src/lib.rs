@@ -65,7 +65,7 @@ pub use driver::task::{Task, TaskEvent, TaskHandle};
 pub use driver::worker::Worker;
 pub use driver::{Forgetful, Member, TrustStore};
 pub use functions::Functions;
-pub use machine::admission::{HostTrust, MemberKept};
+pub use machine::admission::{HostTrust, MemberKept, Outside};
 pub use machine::client::{ClientReport, Outcome, Status, TaskState, Waiting, WorkerStatus};
 pub use machine::host::{AdmitBy, HostConfig, HostKept, HostReport, Removal};
 pub use machine::worker::{WorkerOffer, WorkerReport};

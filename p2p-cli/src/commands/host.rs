@@ -83,7 +83,9 @@ pub async fn host(common: &Common, options: Options) -> Result<ExitCode, Trouble
     if options.service {
         let (path, how) = service::write(wiring.member.cluster.name())?;
         println!("wrote {}\nto enable it: {how}", path.display());
-        println!("it runs without you: an SSH key with a passphrase needs an agent that does, too");
+        println!(
+            "it runs without you: an SSH key with a passphrase needs an agent that does, too (this session's SSH_AUTH_SOCK is not in the service)"
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let config = HostConfig {

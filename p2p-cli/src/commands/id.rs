@@ -13,7 +13,7 @@ use crate::words::words;
 /// Options of `p2p id`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Do not ask the board for the account's name.
+    /// Do not ask the board for the account's name: show what it said last, if that is known.
     #[arg(long)]
     pub offline: bool,
 }
@@ -24,8 +24,8 @@ pub async fn id(common: &Common, options: Options) -> Result<ExitCode, Trouble> 
     let key = home.identity()?.machine_key();
     let (fingerprint, words) = (key.fingerprint(), words(&key));
     let user = match &common.board_user {
-        _ if options.offline => None,
         Some(user) => Some(user.clone()),
+        None if options.offline => wiring::known_user(common, &home),
         // Asked anew: this is how one finds out.
         None => Some(wiring::ask_user(common, &wiring::board_config(common)?, &home).await?),
     };

@@ -76,7 +76,7 @@ async fn survey(client: &Client, wait: Duration) -> Result<(), Trouble> {
             Some(
                 Waiting::Joining
                     | Waiting::BoardDown(_)
-                    | Waiting::Misrouted(_)
+                    | Waiting::Misrouted(..)
                     | Waiting::Failed(_)
                     | Waiting::Unsigned(_)
                     | Waiting::Proving(_)

@@ -158,7 +158,9 @@ impl Told {
                 self.once(format!("the board is away: {reason}; it is tried again, running tasks go on"));
             }
             WorkerReport::BoardDown { reason, .. } => log::info!("{reason}; back at once"),
-            WorkerReport::Misrouted { .. } => self.once(format!("waiting: {}", Waiting::Misrouted(cluster.clone()))),
+            WorkerReport::Misrouted { why, .. } => {
+                self.once(format!("waiting: {}", Waiting::Misrouted(cluster.clone(), *why)));
+            }
             WorkerReport::Failed(error) => return Err(error.clone().into()),
             WorkerReport::AtWork => {
                 self.at_work = true;

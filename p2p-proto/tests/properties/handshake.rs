@@ -4,6 +4,8 @@ use p2p_proto::error::ProtoError;
 use p2p_proto::ids::{ClusterName, MachineKey, PeerKeys};
 use p2p_proto::limits;
 use p2p_proto::link::handshake::{Called, Calling, Parties, Session};
+use p2p_proto::link::setup::Answer;
+use p2p_proto::link::{Hint, Hints, TransitKey};
 use p2p_proto::trust::ProcessSecret;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -68,6 +70,19 @@ fn somebody_else_cannot_call_under_a_members_name() {
     // Mallory has no secret of the caller, and names him all the same.
     let (_, message) = Calling::start(&parties(), &secret(66), b"call", [11; 32]).unwrap();
     assert_eq!(called(&message).err(), Some(ProtoError::Handshake));
+}
+
+#[test]
+fn nobody_else_reads_an_address() {
+    let address = "relay.somewhere.example";
+    let hints = Hints(vec![Hint::Relay { host: address.to_owned(), port: 4001 }]).checked().unwrap();
+    let answer = Answer { hints, transit_key: TransitKey([5; 32]) }.to_cbor();
+    let shows = |bytes: &[u8]| bytes.windows(address.len()).any(|part| part == address.as_bytes());
+    assert!(shows(&answer));
+    let (calling, message_1) = Calling::start(&parties(), &secret(1), &answer, [11; 32]).unwrap();
+    let (_, message_2) = called(&message_1).unwrap().0.answer(&answer).unwrap();
+    assert!(!shows(&message_1) && !shows(&message_2));
+    assert_eq!(calling.finish(&message_2).unwrap().1, answer);
 }
 
 #[test]

@@ -125,6 +125,17 @@ pub enum AdmissionEvent {
     },
 }
 
+/// What a peer whom the board does not let in can say about that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outside {
+    /// It is the owner's: nobody hosts now.
+    Owner,
+    /// It was inside, now or at an earlier start: the host is away, or has taken the user off her list.
+    Known,
+    /// It never was: it may be any of these, or the name is wrong.
+    Unknown,
+}
+
 /// What an admission wants done.
 #[derive(Debug, Default)]
 pub struct Wanted {
@@ -291,6 +302,16 @@ impl Admission {
     /// The last refusal, if no membership holds.
     pub fn denied(&self, now: Now) -> Option<DenyReason> {
         if self.is_member(now) { None } else { self.denied }
+    }
+
+    /// What this peer knows of a cluster that the board does not let it into. The board gives no reason: whoever may not enter sees the same as
+    /// who comes while nobody hosts.
+    pub fn outside(&self, me: &Me) -> Outside {
+        match self.host {
+            _ if me.user == *me.cluster.owner() => Outside::Owner,
+            Some(_) => Outside::Known,
+            None => Outside::Unknown,
+        }
     }
 
     /// Whether somebody signs who belongs.

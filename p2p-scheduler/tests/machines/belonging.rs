@@ -83,11 +83,15 @@ fn who_claims_to_be_bob_before_while_or_after_him_gets_nothing() {
         world.run_for(MINUTE);
         assert!(!is_member(&world, after), "{login}, after him");
 
-        // No task, no call, no address: nobody has a link to any of them.
+        // No task, no call, no address: nobody has a link to any of them, or has called one.
         let tasks = world.submit_all(client, (0..20).map(|_| task(10)).collect());
         world.run_until(MINUTE, |world| tasks.iter().all(|task| world.outcome(*task).is_some()));
         for peer in [before, during, after] {
             assert_eq!(world.links(peer), 0, "{login}");
+            let keys = world.me_of(peer).keys();
+            let calls =
+                |line: &Line| matches!(line.decode().unwrap().message, Message::Connect(call) if call.callee == keys);
+            assert!(!world.said.iter().any(|(_, _, line)| calls(line)), "{login} was called");
         }
         assert!(world.links(honest) > 0);
     }
@@ -200,31 +204,37 @@ fn a_late_sighting_of_a_key_signs_it_in_no_other_name() {
     assert!(bound.all(|user| user == "carol"), "her key is signed as another one's: {members:?}");
 }
 
+/// With the host's key named, and at first sight of it.
 #[test]
 fn a_hello_in_somebody_elses_name_is_not_believed() {
-    let mut world = World::new(1);
-    world.host(&["bob", "carol", "dave"]);
-    let carol = world.worker("carol", 1);
-    world.run_for(SOON);
-    let hello = world.said.iter().rev().find_map(|(_, who, line)| match line.decode().unwrap().message {
-        Message::Hello(hello) if *who == carol => Some(hello),
-        _ => None,
-    });
-    world.kill(carol);
-    world.run_for(limits::HELLO_TTL_MAX);
-    let client = world.client("dave");
-    world.submit(client, task(1));
-    world.run_for(SOON);
-    let say = |world: &mut World, name: &str| {
-        let hello = Message::Hello(hello.clone().unwrap());
-        let envelope = Envelope { from: name.parse().unwrap(), sequence: 9, time: world.now().unix, message: hello };
-        world.inject(client, Line::encode(&envelope).unwrap());
-        let now = world.now();
-        world.client_machine(client).status(now).workers.len()
-    };
-    assert_eq!(say(&mut world, "bob@box:77"), 0, "carol's signature stands for bob");
-    // In her own name it counts, as a hint, as long as nobody answers.
-    assert_eq!(say(&mut world, "carol@box:77"), 1);
+    for named in [true, false] {
+        let mut world = World::new(1);
+        let host = world.host(&["bob", "carol", "dave"]);
+        let carol = world.worker("carol", 1);
+        world.run_for(SOON);
+        let hello = world.said.iter().rev().find_map(|(_, who, line)| match line.decode().unwrap().message {
+            Message::Hello(hello) if *who == carol => Some(hello),
+            _ => None,
+        });
+        world.kill(carol);
+        world.run_for(limits::HELLO_TTL_MAX);
+        let key = Fingerprint::from(world.me_of(host).keys().machine);
+        let trust = if named { HostTrust::Named(key) } else { HostTrust::FirstSight };
+        let client = world.client_trusting("dave", MemberKept::default(), 0, trust);
+        world.submit(client, task(1));
+        world.run_for(SOON);
+        let say = |world: &mut World, name: &str| {
+            let hello = Message::Hello(hello.clone().unwrap());
+            let envelope =
+                Envelope { from: name.parse().unwrap(), sequence: 9, time: world.now().unix, message: hello };
+            world.inject(client, Line::encode(&envelope).unwrap());
+            let now = world.now();
+            world.client_machine(client).status(now).workers.len()
+        };
+        assert_eq!(say(&mut world, "bob@box:77"), 0, "carol's signature stands for bob");
+        // In her own name it counts, as a hint, as long as nobody answers.
+        assert_eq!(say(&mut world, "carol@box:77"), 1);
+    }
 }
 
 #[test]

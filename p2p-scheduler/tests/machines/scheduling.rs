@@ -11,7 +11,7 @@ use p2p_proto::link::{LinkError, ToClient, ToWorker};
 use p2p_proto::task::{Ended, ReturnReason, TaskSpec};
 use p2p_scheduler::machine::client::{ClientInput, Needs};
 use p2p_scheduler::machine::worker::WorkerInput;
-use p2p_scheduler::{Outcome, Waiting, WorkerReport};
+use p2p_scheduler::{Outcome, Outside, Waiting, WorkerReport};
 
 use p2p_simulator::world::{CLUSTER, Peer, World, offer, task};
 
@@ -362,7 +362,8 @@ fn who_waits_hears_why() {
     world.run_for(Duration::from_secs(1));
     assert_eq!(words(world.waiting(client), "has not signed"), Waiting::Unsigned(name()));
     world.board_event(client, BoardEvent::Misrouted { retry_in: SOON });
-    assert_eq!(words(world.waiting(client), "not on its list"), Waiting::Misrouted(name()));
+    let outside = |why| Waiting::Misrouted(name(), why);
+    assert_eq!(words(world.waiting(client), "not on its list"), outside(Outside::Unknown));
     world.board_down(client);
     assert_eq!(words(world.waiting(client), "is away (cut)"), Waiting::BoardDown("cut".to_owned()));
     world.board_up(client);
@@ -373,6 +374,19 @@ fn who_waits_hears_why() {
     world.host(&["bob", "dave"]);
     world.run_for(Duration::from_secs(40));
     assert_eq!(words(world.waiting(client), "no worker is in"), Waiting::NoWorkers(name()));
+    // Who was inside knows more of being outside, and so does the owner.
+    world.board_event(client, BoardEvent::Misrouted { retry_in: SOON });
+    assert_eq!(
+        words(world.waiting(client), "alice's host is away now, or you were taken off"),
+        outside(Outside::Known)
+    );
+    world.board_down(client);
+    world.board_up(client);
+    let owner = world.client("alice");
+    world.submit(owner, task(1));
+    world.board_event(owner, BoardEvent::Misrouted { retry_in: SOON });
+    assert_eq!(words(world.waiting(owner), "nobody hosts your cluster"), outside(Outside::Owner));
+    world.kill(owner);
     world.worker_with("bob", offer(1, &["other"]), None);
     world.run_for(SOON);
     let nobody = unoffered(1);

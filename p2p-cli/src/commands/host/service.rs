@@ -2,12 +2,15 @@
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use crate::trouble::Trouble;
 
 /// Options by environment that the service needs, too.
 const PREFIX: &str = "P2P_";
+/// Ways to the board, each also in small letters. `SSH_AUTH_SOCK` is none: the agent of a session ends with it.
+const PROXIES: [&str; 3] = ["ALL_PROXY", "HTTPS_PROXY", "NO_PROXY"];
 
 /// Writes the unit for `name`. Returns its file, and how to enable it.
 pub fn write(name: &str) -> Result<(PathBuf, String), Trouble> {
@@ -25,17 +28,30 @@ pub fn write(name: &str) -> Result<(PathBuf, String), Trouble> {
     if !words.iter().any(|word| word == "--duration" || word.starts_with("--duration=")) {
         words.extend(["--duration".to_owned(), "36500d".to_owned()]);
     }
-    let environment: Vec<(String, String)> = env::vars().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    let environment: Vec<(String, String)> = env::vars().filter(|(name, _)| is_needed(name)).collect();
     fs::create_dir_all(&folder)
-        .and_then(|()| fs::write(&path, text(name, &words, &environment, &here.to_string_lossy())))
+        .and_then(|()| write_private(&path, &text(name, &words, &environment, &here.to_string_lossy())))
         .map_err(|fault| Trouble::system(&format!("the service cannot be written to {}", path.display()), fault))?;
     let how =
         format!("systemctl --user daemon-reload && systemctl --user enable --now {unit} && loginctl enable-linger");
     Ok((path, how))
 }
 
+fn is_needed(variable: &str) -> bool {
+    variable.starts_with(PREFIX) || PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(variable))
+}
+
+/// A proxy's address may have a password in it.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut beside = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    beside.write_all(text.as_bytes())?;
+    beside.persist(path)?;
+    Ok(())
+}
+
 fn text(name: &str, words: &[String], environment: &[(String, String)], folder: &str) -> String {
-    let command: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    // Only there are variables filled in.
+    let command: Vec<String> = words.iter().map(|word| quoted(word).replace('$', "$$")).collect();
     let environment: String = environment
         .iter()
         .map(|(name, value)| format!("Environment={}\n", quoted(&format!("{name}={value}"))))
@@ -48,9 +64,9 @@ fn text(name: &str, words: &[String], environment: &[(String, String)], folder: 
     )
 }
 
-/// As systemd reads it: in quotes, with its specifiers and variables made plain.
+/// As systemd reads it: in quotes, with its specifiers made plain.
 fn quoted(word: &str) -> String {
-    let plain = word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
+    let plain = word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%");
     format!("\"{plain}\"")
 }
 
@@ -61,8 +77,11 @@ mod tests {
     #[test]
     fn words_stay_what_they_were() {
         let words = ["/opt/my p2p/p2p", "host", "--users", "bob,carol", "50% \"$HOME\" \\"].map(str::to_owned);
-        let unit = text("friends", &words, &[("P2P_BOARD".to_owned(), "ssh://hub".to_owned())], "/home/alice");
+        let environment = [("P2P_BOARD", "ssh://hub"), ("ALL_PROXY", "http://bob:50%$x@proxy")];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let unit = text("friends", &words, &environment, "/home/alice");
         assert!(unit.contains("\nEnvironment=\"P2P_BOARD=ssh://hub\"\n"), "{unit}");
+        assert!(unit.contains("\nEnvironment=\"ALL_PROXY=http://bob:50%%$x@proxy\"\n"), "{unit}");
         let command = r#"ExecStart="/opt/my p2p/p2p" "host" "--users" "bob,carol" "50%% \"$$HOME\" \\""#;
         assert!(unit.lines().any(|line| line == command), "{unit}");
     }

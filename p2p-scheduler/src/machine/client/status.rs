@@ -9,6 +9,7 @@ use p2p_proto::ids::{ClusterName, PeerName};
 use p2p_proto::limits;
 use p2p_proto::link::LinkPath;
 
+use super::super::admission::Outside;
 use super::workers::Worker;
 use super::{BoardState, ClientMachine, Needs};
 use crate::machine::{Now, Table};
@@ -59,7 +60,7 @@ pub enum Waiting {
     /// The board is away.
     BoardDown(String),
     /// The board did not let us in.
-    Misrouted(ClusterName),
+    Misrouted(ClusterName, Outside),
     /// The board cannot be used.
     Failed(BoardError),
     /// The host has not signed this machine's key yet.
@@ -162,7 +163,7 @@ impl ClientMachine {
         match &self.board {
             BoardState::Joining => return Waiting::Joining,
             BoardState::Down(reason) => return Waiting::BoardDown(reason.clone()),
-            BoardState::Misrouted => return Waiting::Misrouted(cluster()),
+            BoardState::Misrouted => return Waiting::Misrouted(cluster(), self.admission.outside(&self.me)),
             BoardState::Failed(error) => return Waiting::Failed(error.clone()),
             BoardState::Up => {}
         }
@@ -202,7 +203,18 @@ impl fmt::Display for Waiting {
         match self {
             Self::Joining => write!(f, "joining the board"),
             Self::BoardDown(reason) => write!(f, "the board is away ({reason}); it is tried again"),
-            Self::Misrouted(cluster) => write!(
+            Self::Misrouted(cluster, Outside::Owner) => {
+                write!(
+                    f,
+                    "nobody hosts your cluster {cluster} now; run: p2p host --cluster {cluster} --users FRIEND,..."
+                )
+            }
+            Self::Misrouted(cluster, Outside::Known) => write!(
+                f,
+                "the board does not let you into {cluster} any more: {}'s host is away now, or you were taken off her list; ask her",
+                cluster.owner()
+            ),
+            Self::Misrouted(cluster, Outside::Unknown) => write!(
                 f,
                 "the board does not let you into {cluster}: you are not on its list, {} is not hosting it now, or the name is wrong; \
                  ask {} to run: p2p host --cluster {cluster} --users YOU",

@@ -9,7 +9,7 @@ use p2p_proto::ids::{AttemptId, UserName};
 use p2p_proto::link::item::{Finished, Open, Submit};
 use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, ToClient, ToWorker};
 
-use super::super::admission::{AdmissionEvent, MemberKept};
+use super::super::admission::{AdmissionEvent, MemberKept, Outside};
 use super::super::side::{SideInput, SideOutput};
 use crate::{ConnectionId, LinkId};
 
@@ -128,6 +128,8 @@ pub enum WorkerReport {
     },
     /// The board did not let us in: not on the list, host away, or a wrong name.
     Misrouted {
+        /// What is known about that.
+        why: Outside,
         /// The next try.
         retry_in: Duration,
     },

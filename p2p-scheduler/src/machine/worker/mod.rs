@@ -213,7 +213,10 @@ impl WorkerMachine {
             }
             BoardEvent::Misrouted { retry_in } => {
                 self.up = false;
-                out.push(WorkerOutput::Report(WorkerReport::Misrouted { retry_in }));
+                out.push(WorkerOutput::Report(WorkerReport::Misrouted {
+                    retry_in,
+                    why: self.admission.outside(&self.me),
+                }));
             }
             BoardEvent::Failed(error) => {
                 self.up = false;
