@@ -35,6 +35,12 @@ pub(crate) struct KeyFile {
 }
 
 impl KeyFile {
+    /// It is of use only together with the device that made it (FIDO).
+    pub(crate) fn needs_a_device(&self) -> bool {
+        let kind = self.public.as_deref().map(crate::known_hosts::key_kind);
+        self.private && kind.is_some_and(|kind| kind.starts_with("sk-"))
+    }
+
     /// Reads OpenSSH's format, PEM, or a line of public key. `None` for anything else.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let text = text.trim();
@@ -70,6 +76,17 @@ fn take_string<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_security_keys_file_is_told_from_others() {
+        for (kind, device) in [("sk-ssh-ed25519@openssh.com", true), ("ssh-ed25519", false)] {
+            let public = [&(kind.len() as u32).to_be_bytes(), kind.as_bytes(), &[0, 0, 0, 1, 7]].concat();
+            assert_eq!(KeyFile::read(&openssh(b"none", &public)).unwrap().needs_a_device(), device, "{kind}");
+            // Which of them an agent is to use may be named by a public file; then the agent sees to the device.
+            let line = format!("{kind} {}", STANDARD.encode(&public));
+            assert!(!KeyFile::read(&line).unwrap().needs_a_device());
+        }
+    }
 
     fn openssh(cipher: &[u8], public: &[u8]) -> String {
         let mut bytes = OPENSSH_MAGIC.to_vec();

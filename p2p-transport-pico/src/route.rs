@@ -208,8 +208,7 @@ fn beyond_keys(config: &PicoConfig) -> Option<String> {
             return Some(format!("the certificate {}", certificate.display()));
         }
         let outside = KeyFile::read(&key_file::text(file).ok()?)?;
-        let device = outside.private && known_hosts::key_kind(outside.public.as_deref()?).starts_with("sk-");
-        device.then(|| format!("the security key {}", file.display()))
+        outside.needs_a_device().then(|| format!("the security key {}", file.display()))
     })
 }
 

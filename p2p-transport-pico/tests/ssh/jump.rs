@@ -177,6 +177,67 @@ fn the_configuration_alone_leads_over_a_machine() {
     }
 }
 
+/// Each option alone decides: with it one gets in, and without it, or with another value, not.
+#[test]
+fn each_option_counts() {
+    let site = Site::start();
+    let agent = TestAgent::start(site.dir.path());
+    agent.add(&site.key);
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let way = site.configure(&site.with_key(), "");
+    let (key, known, strange) = (site.key.display(), site.file("known_hosts"), site.file("strange"));
+    let stranger = make_key(site.dir.path(), "stranger", "ed25519", "");
+    fs::write(&strange, "").unwrap();
+    let port = site.address.port();
+    let named = "-o HostName=127.0.0.1".to_owned();
+    let at = format!("{named} -p {port}");
+    let knows = format!("-o UserKnownHostsFile={} -o StrictHostKeyChecking=yes", known.display());
+    let strangers = format!("-o UserKnownHostsFile={}", strange.display());
+    let in_file = format!("{at} -i {key} {knows}");
+    let cases = [
+        ("-i", true, in_file.clone()),
+        ("-i", false, format!("{at} -i {} {knows}", stranger.display())),
+        ("IdentityFile", true, format!("{at} -o IdentityFile={key} {knows}")),
+        ("IdentityFile", false, format!("{at} -o IdentityFile={} {knows}", stranger.display())),
+        ("IdentityAgent", true, format!("{at} -o IdentityAgent={} {knows}", agent.socket.display())),
+        ("IdentityAgent", false, format!("{at} -o IdentityAgent=none {knows}")),
+        ("-p", false, format!("{named} -p {nobody} -i {key} {knows}")),
+        ("Port", true, format!("{named} -o Port={port} -i {key} {knows}")),
+        ("Port", false, format!("{named} -o Port={nobody} -i {key} {knows}")),
+        ("HostName", false, format!("-o HostName=nowhere.invalid -p {port} -i {key} {knows}")),
+        ("UserKnownHostsFile", false, format!("{at} -i {key} {strangers} -o StrictHostKeyChecking=yes")),
+        ("StrictHostKeyChecking", true, format!("{at} -i {key} {strangers} -o StrictHostKeyChecking=no")),
+        ("ProxyJump", true, format!("-F {} -o ProxyJump=first {in_file}", way.display())),
+        ("ProxyJump", false, format!("-F {} -o ProxyJump=nowhere.invalid {in_file}", way.display())),
+    ];
+    for ssh in BOTH {
+        for (what, gets_in, args) in &cases {
+            fs::write(&strange, "").unwrap();
+            let isolated = if args.starts_with("-F") { args.clone() } else { format!("-F none {args}") };
+            let args: Vec<&str> = isolated.split(' ').collect();
+            let mut config = site.config(ssh, &args);
+            config.address = "ssh://board.invalid".parse().unwrap();
+            config.identities.clear();
+            config.known_hosts = PicoConfig::new(config.address.clone()).known_hosts;
+            let account = account(&config);
+            assert_eq!(account.is_ok(), *gets_in, "{ssh:?} {what}, with {isolated}: {account:?}");
+        }
+        // Whom one logs in as only OpenSSH's own server minds.
+        for (user, gets_in) in [(user(), true), ("nobody-of-this-name".to_owned(), false)] {
+            for option in [format!("-l {user}"), format!("-o User={user}")] {
+                let known = format!("-o UserKnownHostsFile={}", site.file("known_on_the_way").display());
+                let args = format!("-F none {option} -i {} {known}", site.file("way").display());
+                let mut config = site.config(ssh, &args.split(' ').collect::<Vec<_>>());
+                config.address = format!("ssh://127.0.0.1:{}", site.first.address.port()).parse().unwrap();
+                config.identities.clear();
+                config.known_hosts = PicoConfig::new(config.address.clone()).known_hosts;
+                let session = block_on(Session::connect(&config));
+                assert_eq!(session.is_ok(), gets_in, "{ssh:?}, with {args}: {:?}", session.err());
+            }
+        }
+    }
+}
+
 #[test]
 fn an_agents_keys_open_the_way() {
     let site = Site::start();

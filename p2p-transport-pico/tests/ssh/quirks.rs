@@ -1,6 +1,5 @@
 //! What pico's pipe does to those who live on it: each oddity on it and on the hub, which has some of them and spares people others.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +14,7 @@ use p2p_proto::ids::{PeerName, ProcessKey, Role};
 use p2p_proto::trust::{Credentials, Identity, Membership, MembershipClaims, ProcessCertificate};
 use p2p_transport_pico::{Listing, PicoBoard, Topic};
 
-use crate::kit::{line, next, tool, until, until_up, wait_until};
+use crate::kit::{line, next, until, until_up, wait_until};
 use crate::server::Kind;
 use crate::site::{Site, TOPIC};
 
@@ -72,7 +71,7 @@ mod certificates {
             until_up(&guest).await;
             let header = format!("- {TOPIC}: (Access List: bob)");
             let id = format!("x@1.1.1.1:1)\r\n{header}\r\n  Pipes:\r\n  - 0a (carol@1.1.1.1:2)\r\n  - 0b (alice");
-            sign(&site, "mallory", "stranger", &id);
+            site.sign("mallory", "stranger", &id);
             let _stranger = site.plain("stranger", &format!("{TOPIC} -c"));
             // He is in, by the server's fault, under a name that forges a second topic.
             let warned = until(&host, |event| matches!(event, BoardEvent::Warning(_))).await;
@@ -91,18 +90,12 @@ mod certificates {
         block_on(async {
             let host = site.host(&["bob"]);
             until_up(&host).await;
-            sign(&site, "mallory", "stranger", "bob");
+            site.sign("mallory", "stranger", "bob");
             let _stranger = site.plain("stranger", &format!("{TOPIC} -c"));
             let warned = until(&host, |event| matches!(event, BoardEvent::Warning(_))).await;
             let BoardEvent::Warning(text) = warned else { unreachable!() };
             assert!(text.starts_with("mallory-bob (from 127.0.0.1:"), "{text}");
         });
-    }
-
-    fn sign(site: &Site, signer: &str, whom: &str, id: &str) {
-        let (signer, file) = (site.key(signer), site.key(whom).with_extension("pub"));
-        let path = |path: &Path| path.to_str().unwrap().to_owned();
-        tool("openssh-client", "ssh-keygen", &["-q", "-s", &path(&signer), "-I", id, "-n", "pipe", &path(&file)]);
     }
 }
 

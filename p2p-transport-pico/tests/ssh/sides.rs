@@ -83,6 +83,24 @@ fn somebody_else_is_seen_and_named(site: Site) {
     });
 }
 
+/// A certificate says what it likes about itself: beside the account's name, or as lines of the answer. The hub takes none.
+#[test]
+#[ignore = "needs P2P_PICO_SERVER: docs/pico.md"]
+fn a_certificate_passes_as_nobody_else() {
+    for id in ["bob", "x@1.1.1.1:1)\r\n  - 0a (bob", "x@1.1.1.1:1)\r\n- elsewhere:\r\n  Pipes:\r\n  - 0b (bob"] {
+        let site = Site::start(Kind::Pico);
+        block_on(async {
+            let mut watch = open(&site, "alice", SIDE, "bob").await;
+            site.sign("mallory", "stranger", id);
+            let _stranger = site.plain("stranger", &format!("{SIDE} -c"));
+            let sighting = seen(&mut watch).await;
+            assert_ne!(sighting, Sighting::Guest, "mallory passes as bob by the key id {id:?}");
+            let told = format!("{sighting:?}");
+            assert!(told.contains("mallory") || told.contains("imitates"), "{id:?}: {told}");
+        });
+    }
+}
+
 fn a_second_session_spoils_it(site: Site) {
     // A hub lets in nobody who is not on the list, but him as often as he likes.
     let second = if site.kind == Kind::Hub { "bob" } else { "mallory" };

@@ -1,7 +1,7 @@
 //! A server with alice, bob, carol and mallory, and their ways onto alice's topic.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use p2p_proto::ids::ClusterName;
 use p2p_transport_pico::{Listing, PicoBoard, PicoConfig, Session, Topic};
 use tempfile::TempDir;
 
-use crate::kit::{config, make_key, public_half, wait_until};
+use crate::kit::{config, make_key, public_half, tool, wait_until};
 use crate::server::{Kind, Server};
 
 pub(crate) const TOPIC: &str = "alice/friends/future.p2p";
@@ -53,6 +53,13 @@ impl Site {
 
     pub(crate) fn key(&self, user: &str) -> PathBuf {
         self.dir.path().join(user)
+    }
+
+    /// Makes a certificate with this key id, by which `whom` logs in on the account of `signer`.
+    pub(crate) fn sign(&self, signer: &str, whom: &str, id: &str) {
+        let (signer, file) = (self.key(signer), self.key(whom).with_extension("pub"));
+        let path = |path: &Path| path.to_str().unwrap().to_owned();
+        tool("openssh-client", "ssh-keygen", &["-q", "-s", &path(&signer), "-I", id, "-n", "pipe", &path(&file)]);
     }
 
     pub(crate) fn config(&self, user: &str) -> PicoConfig {
