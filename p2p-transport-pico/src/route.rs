@@ -13,7 +13,6 @@ use p2p_proto::board::BoardError;
 use crate::address::BoardAddress;
 use crate::config::{Agent, PicoConfig, SshProgram};
 use crate::key_file::{self, KeyFile};
-use crate::known_hosts;
 use crate::ssh_args::SshArgs;
 use crate::ssh_config::{self, HOPS, Hop, Settings};
 
