@@ -2,10 +2,13 @@
 
 mod table;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use p2p_proto::limits;
 use p2p_proto::task::TaskSpec;
+use p2p_proto::trust::Identity;
+use p2p_scheduler::{HostKept, HostTrust};
 
 pub use self::table::{BEGIN, END, in_page, table};
 use crate::world::{Peer, World, offer, task};
@@ -18,6 +21,8 @@ pub const AXES: [(&str, &[u64]); 3] = [
 ];
 /// How long a task runs, milliseconds.
 const TASK_MS: u64 = 10;
+/// Machines of each user who has workers.
+const MACHINES_EACH: u64 = 32;
 /// Tasks on the other two axes.
 const TASKS: u64 = 20_000;
 /// How long nothing but presence is measured, at least: everybody says hello twice meanwhile.
@@ -73,17 +78,21 @@ fn one(axis: &'static str, size: u64, [workers, clients, tasks]: [u64; 3], live:
     world.keep_lines = false;
     world.only_who_listens = true;
     let users: Vec<String> = (0..clients).map(|n| format!("user{n}")).collect();
-    let host = world.host(&users.iter().map(String::as_str).chain(["bob"]).collect::<Vec<_>>());
-    let first = [world.worker_with("bob", offer(4, &["r"]), None), world.client(&users[0])];
+    // They are members already, for so many claims at once say nothing about a cluster at work; each on a machine of its own.
+    let seats: Vec<(String, [u8; 32])> =
+        (0..workers).map(|n| (format!("bob{}", n / MACHINES_EACH), secret(n))).collect();
+    let names: BTreeSet<&str> = users.iter().chain(seats.iter().map(|(user, _)| user)).map(String::as_str).collect();
+    let host = world.host_with(&names.into_iter().collect::<Vec<_>>(), roster(&seats));
     world.run_for(Duration::from_secs(5));
-    let (mut pools, mut callers) = (vec![first[0]], vec![first[1]]);
-    for n in 1..workers.max(clients) {
-        if n < workers {
-            // They are members already, for so many claims at once say nothing about a cluster at work.
-            pools.push(world.worker_with("bob", offer(4, &["r"]), Some(first[0])));
+    let (mut pools, mut callers) = (Vec::new(), Vec::new());
+    for n in 0..workers.max(clients) {
+        let n = usize::try_from(n).unwrap_or(usize::MAX);
+        if let Some((user, secret)) = seats.get(n) {
+            let kept = world.sit_at(user, *secret, host);
+            pools.push(world.worker_keeping(user, offer(4, &["r"]), kept, 0, HostTrust::Login));
         }
-        if n < clients {
-            callers.push(world.client(&users[usize::try_from(n).unwrap_or_default()]));
+        if let Some(user) = users.get(n) {
+            callers.push(world.client(user));
         }
         world.run_for(STARTS_APART);
     }
@@ -109,6 +118,21 @@ fn one(axis: &'static str, size: u64, [workers, clients, tasks]: [u64; 3], live:
         worker_bytes: weigh(&mut world, &pools, live),
         host_bytes: weigh(&mut world, &[host], live),
     }
+}
+
+/// The key of a worker's machine.
+fn secret(n: u64) -> [u8; 32] {
+    let mut secret = [200; 32];
+    secret[..8].copy_from_slice(&n.to_be_bytes());
+    secret
+}
+
+/// What a host has kept who has let all of these in.
+fn roster(seats: &[(String, [u8; 32])]) -> HostKept {
+    let members = seats
+        .iter()
+        .filter_map(|(user, secret)| Some((user.parse().ok()?, Identity::from_secret(secret).machine_key())));
+    HostKept { members: members.collect(), serial: 1, ..HostKept::default() }
 }
 
 fn spec() -> TaskSpec {

@@ -7,7 +7,7 @@ use p2p_proto::board::BoardEvent;
 use p2p_proto::board::message::Offer;
 use p2p_proto::ids::{PeerName, Role, UserName};
 use p2p_proto::link::LinkError;
-use p2p_proto::trust::{Identity, ProcessSecret};
+use p2p_proto::trust::{Identity, Membership, MembershipClaims, ProcessSecret};
 use p2p_scheduler::machine::Me;
 use p2p_scheduler::machine::client::{ClientMachine, ClientReport};
 use p2p_scheduler::machine::host::{HostMachine, HostReport};
@@ -105,6 +105,23 @@ impl World {
         self.machines.insert(user.to_owned(), fresh);
     }
 
+    /// From now on `user` sits at the machine of this key; what that has kept is that `host` has signed it.
+    pub fn sit_at(&mut self, user: &str, secret: [u8; 32], host: Peer) -> MemberKept {
+        self.machines.insert(user.to_owned(), secret);
+        let machine = self.me(user, Role::Worker);
+        let (host, from) = (&self.places[host].me, self.now().unix);
+        let claims = MembershipClaims {
+            host: host.keys().machine,
+            user: machine.user.clone(),
+            machine: machine.keys().machine,
+            serial: 1,
+            from,
+            until: from + HostConfig::of([]).member_ttl.as_secs(),
+        };
+        let membership = Membership::sign(&host.identity, &host.cluster, &claims);
+        MemberKept { host: Some(claims.host), membership: Some(membership), ..MemberKept::default() }
+    }
+
     fn place(&mut self, machine: Machine, me: Me, offer: Option<WorkerOffer>, skew_s: i64) -> Peer {
         let (peer, login) = (self.places.len(), me.user.clone());
         self.places.push(Place {
@@ -181,9 +198,21 @@ impl World {
 
     /// The same, of a machine that finds out in this way who the host is.
     pub fn worker_trusting(&mut self, user: &str, offer: WorkerOffer, before: Option<Peer>, trust: HostTrust) -> Peer {
-        let me = self.me(user, Role::Worker);
         let kept = before.map_or_else(MemberKept::default, |before| self.places[before].kept.clone());
         let skew_s = before.map_or(0, |before| self.places[before].skew_s);
+        self.worker_keeping(user, offer, kept, skew_s, trust)
+    }
+
+    /// A worker that starts with this.
+    pub fn worker_keeping(
+        &mut self,
+        user: &str,
+        offer: WorkerOffer,
+        kept: MemberKept,
+        skew_s: i64,
+        trust: HostTrust,
+    ) -> Peer {
+        let me = self.me(user, Role::Worker);
         let seed = self.dice.bytes();
         let mut now = self.now();
         now.unix = now.unix.saturating_add_signed(skew_s);
