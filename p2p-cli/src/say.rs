@@ -22,7 +22,10 @@ pub fn start_log(common: &Common) {
         (false, _) => "debug",
     };
     let environment = env_logger::Env::default().default_filter_or(level);
-    env_logger::Builder::from_env(environment).format(|out, record| writeln!(out, "p2p: {}", record.args())).init();
+    // A library may warn with the words of a server that it did not expect.
+    env_logger::Builder::from_env(environment)
+        .format(|out, record| writeln!(out, "p2p: {}", harmless(&record.args().to_string())))
+        .init();
 }
 
 /// Something that a person should know, unless `-q`.

@@ -113,8 +113,8 @@ impl From<CodeError> for Trouble {
             CodeError::Exists(path) => {
                 format!("{} is there already: choose another place with -o, or replace it with --force", path.display())
             }
-            CodeError::Refused(words) => CodeError::Refused(say::harmless(&words)).to_string(),
-            error => error.to_string(),
+            // The other side's, or a server's.
+            error => say::harmless(&error.to_string()),
         };
         Self::new(code, words)
     }

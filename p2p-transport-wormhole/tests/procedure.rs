@@ -149,6 +149,27 @@ fn every_changed_byte_of_the_line_is_garbage() {
     }
 }
 
+/// Whoever could see at which byte a guess fails would have the whole line after a thousand tries.
+#[test]
+fn where_a_guess_fails_is_not_to_be_seen() {
+    let Lines { theirs, .. } = lines(Side::Follower);
+    for at in b"transit ".len()..theirs.len() {
+        let mut changed = theirs.clone();
+        changed[at] ^= 1;
+        let mut follower = choice(Side::Follower);
+        at_once(&mut follower, Input::Opened(1, Way::Accepted));
+        let (last, before) = changed.split_last().unwrap();
+        for byte in before {
+            assert_eq!(at_once(&mut follower, Input::Bytes(1, &[*byte])), [], "byte {at}");
+        }
+        assert_eq!(at_once(&mut follower, Input::Bytes(1, &[*last])), [Output::Close(1, Closed::Garbage)], "byte {at}");
+    }
+    // Who speaks another protocol is told from the first byte on.
+    let mut follower = choice(Side::Follower);
+    at_once(&mut follower, Input::Opened(1, Way::Accepted));
+    assert_eq!(at_once(&mut follower, Input::Bytes(1, b"G")), [Output::Close(1, Closed::Garbage)]);
+}
+
 #[test]
 fn strangers_make_room_for_who_comes_later_but_the_peer_stays() {
     let mut follower = choice(Side::Follower);

@@ -31,6 +31,18 @@ use std::time::Duration;
 use p2p_proto::ids::{ClusterName, PeerKeys, PeerName, Role, UserName};
 use p2p_proto::limits;
 use p2p_proto::trust::{Credentials, Identity, Membership, ProcessCertificate, ProcessSecret, UnixTime};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
+
+/// A secret for a handshake. The generator goes on from a new seed: who reads a process's memory later finds nothing there of which its earlier secrets,
+/// and with them what was recorded of its links, could be made again.
+fn secret_of(rng: &mut ChaCha20Rng) -> [u8; 32] {
+    let (mut secret, mut next) = ([0; 32], [0; 32]);
+    rng.fill_bytes(&mut secret);
+    rng.fill_bytes(&mut next);
+    *rng = ChaCha20Rng::from_seed(next);
+    secret
+}
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,4 +107,20 @@ pub struct Table {
 /// The earliest of some moments.
 pub(crate) fn earliest<const N: usize>(moments: [Option<Duration>; N]) -> Option<Duration> {
     moments.into_iter().flatten().min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generator_does_not_remember_its_secrets() {
+        let mut rng = ChaCha20Rng::from_seed([7; 32]);
+        let secrets: Vec<[u8; 32]> = (0..3).map(|_| secret_of(&mut rng)).collect();
+        assert!(secrets[0] != secrets[1] && secrets[1] != secrets[2]);
+        // What is there afterwards is a generator at its beginning: going back from there is not possible.
+        assert_eq!(rng.get_word_pos(), 0);
+        let mut again = ChaCha20Rng::from_seed(rng.get_seed());
+        assert!(!secrets.contains(&secret_of(&mut again)));
+    }
 }

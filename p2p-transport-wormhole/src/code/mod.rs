@@ -146,8 +146,8 @@ impl Meeting {
 
 /// A code: a number, which names the mailbox, and words, which only the two know.
 ///
-/// Words that can be guessed easily are refused, since whoever guesses them gets the file: there is one guess for each code, and two words
-/// of the usual list make it one in 65,536.
+/// Words that can be guessed easily are refused, since whoever guesses them gets the file: there is one guess for each run of either side, and two
+/// words of the usual list make it one in 65,536. It prints as nothing (`Debug`), being a secret; `Display` shows it.
 ///
 /// ```
 /// use p2p_transport_wormhole::code::Code;
@@ -156,8 +156,14 @@ impl Meeting {
 /// assert_eq!(code.to_string(), "7-guitarist-revenge");
 /// assert!("7-aaaa".parse::<Code>().is_err());
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Code(magic_wormhole::Code);
+
+impl std::fmt::Debug for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Code(..)")
+    }
+}
 
 impl Code {
     /// The same as a link, for a QR code. Telephones open it; `p2p receive` takes it too.

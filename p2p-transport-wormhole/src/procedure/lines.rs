@@ -37,6 +37,9 @@ impl Lines {
     /// The leader's word on a connection that it did not choose.
     pub const NEVERMIND: &'static [u8] = b"nevermind\n";
 
+    /// How a line begins, whoever says it: `transit `. What follows depends on the key.
+    pub(super) const PUBLIC_BYTES: usize = 8;
+
     /// The lines of `side` under `key`. `side_id` tells a relay this program's connections from the other side's, and must be random.
     pub fn new(key: &TransitKey, side: Side, side_id: [u8; 8]) -> Self {
         let sender = format!("transit sender {} ready\n\n", derived(key, b"transit_sender")).into_bytes();

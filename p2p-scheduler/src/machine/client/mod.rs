@@ -390,9 +390,7 @@ impl ClientMachine {
     }
 
     fn entropy(&mut self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        self.rng.fill_bytes(&mut bytes);
-        bytes
+        super::secret_of(&mut self.rng)
     }
 
     fn new_link_id(&mut self) -> LinkId {

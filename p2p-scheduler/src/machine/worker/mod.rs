@@ -442,9 +442,7 @@ impl WorkerMachine {
     }
 
     fn entropy(&mut self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        self.rng.fill_bytes(&mut bytes);
-        bytes
+        super::secret_of(&mut self.rng)
     }
 
     /// Whether one more link may be set up, for whoever asks.
