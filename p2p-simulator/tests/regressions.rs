@@ -68,6 +68,22 @@ fn who_could_run_what_others_crowd_out_is_called() {
     world.run_until(Duration::from_secs(60), |world| world.outcome(small).is_some());
 }
 
+/// Seed 50142401: he had slots enough that this client did not fill, so nobody else was called; but others filled them.
+#[test]
+fn what_waits_for_slots_that_others_fill_calls_a_worker_with_a_free_one() {
+    let mut world = World::new(50_142_401);
+    world.host(&["bob", "carol", "dave"]);
+    world.worker("bob", 4);
+    let (busy, waiting) = (world.client("dave"), world.client("dave"));
+    world.run_for(SOON);
+    world.submit_all(busy, (0..20).map(|_| TaskSpec { priority: 1, extra_cpus: 3, ..task(60_000) }).collect());
+    world.run_for(SOON);
+    let small = world.submit(waiting, task(1));
+    world.run_for(SOON);
+    world.worker("carol", 1);
+    world.run_until(Duration::from_secs(120), |world| world.outcome(small).is_some());
+}
+
 #[test]
 fn a_hundred_clients_that_call_at_once_are_all_answered() {
     let mut world = World::new(100);
@@ -263,7 +279,9 @@ fn what_only_one_takes_hides_nothing_from_others() {
 /// Whole runs that broke a rule once. 10068474: what was called back from one worker that others fill went to the next one of these, and back.
 #[test]
 fn seeds_that_once_failed_hold() {
-    for seed in [1_131_786, 5_010_438, 6_039_443, 10_068_474, 20_046_249, 20_051_337, 30_105_609, 30_193_617] {
+    for seed in
+        [1_131_786, 5_010_438, 6_039_443, 10_068_474, 20_046_249, 20_051_337, 30_105_609, 30_193_617, 50_142_401]
+    {
         if let Err(failure) = run(&Plan::new(seed), Trace::off()) {
             panic!("seed {seed} broke {:?}", failure.violation);
         }

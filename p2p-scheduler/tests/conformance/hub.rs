@@ -50,6 +50,8 @@ impl Site {
     /// The system's `ssh` on the latest topic: what writes there like anybody.
     pub(crate) async fn raw(&self) -> impl AsyncFnMut(&[u8]) {
         let topic = self.cluster().topic();
+        // Before the owner is there, others come to a topic of their own; when they leave it, the last one there is thrown out.
+        self.wait_for(3, &topic).await;
         let (known_hosts, port) = (self.folder.path().join("known"), self.server.address.port());
         std::fs::write(&known_hosts, self.server.known_hosts_line()).unwrap();
         let mut ssh = Command::new("ssh");
@@ -58,7 +60,7 @@ impl Site {
         ssh.arg("-i").arg(self.folder.path().join("bob")).args(["-p", &port.to_string(), "127.0.0.1", "pipe", &topic]);
         ssh.stdin(Stdio::piped()).stdout(Stdio::null());
         let mut ssh = Running(ssh.spawn().expect("cannot run ssh; install the package openssh-client"));
-        self.wait_for(2, &topic).await;
+        self.wait_for(4, &topic).await;
         async move |bytes: &[u8]| {
             let stdin = ssh.0.stdin.as_mut().unwrap();
             stdin.write_all(bytes).unwrap();
@@ -66,7 +68,7 @@ impl Site {
         }
     }
 
-    /// Waits until so many are on the topic; two boards of one test may not be there yet.
+    /// Waits until so many are on the topic.
     async fn wait_for(&self, members: usize, topic: &str) {
         let mut session = Session::connect(&self.config("alice")).await.unwrap();
         loop {

@@ -9,6 +9,7 @@ use p2p_proto::link::LinkPath;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::Ended;
 use p2p_scheduler::executor::{AttemptEnd, AttemptIo, Executor, Stop};
+use p2p_scheduler::machine::admission::AdmissionEvent;
 use p2p_scheduler::memory::Cluster;
 use p2p_scheduler::{ClientReport, Functions, Outcome, Task, TaskEvent, Waiting, WorkerReport};
 
@@ -246,12 +247,12 @@ fn who_was_admitted_works_on_while_the_host_is_away() {
         let worker = cluster.worker("bob", 1, Functions::new().register("echo", Ok)).unwrap();
         let client = cluster.client("carol").unwrap();
         loop {
-            if let Some(WorkerReport::Admission(_)) = worker.report().await {
+            if let Some(WorkerReport::Admission(AdmissionEvent::Admitted { .. })) = worker.report().await {
                 break;
             }
         }
         loop {
-            if let Some(ClientReport::Admission(_)) = client.report().await {
+            if let Some(ClientReport::Admission(AdmissionEvent::Admitted { .. })) = client.report().await {
                 break;
             }
         }

@@ -374,7 +374,16 @@ impl ClientMachine {
             return BTreeSet::new();
         }
         let mut stuck = self.workers.stuck(&self.tasks);
-        stuck.retain(|class| self.room_for(std::iter::once(*class)) == 0);
+        stuck.retain(|class| {
+            self.workers.room_beside_others(*class, &self.tasks) == 0 && self.room_called(std::iter::once(*class)) == 0
+        });
+        stuck
+    }
+
+    /// Of these, classes that only others keep from running: a worker who said that he is full would not help them.
+    fn crowded_out(&mut self) -> BTreeSet<ClassId> {
+        let mut stuck = self.stuck();
+        stuck.retain(|class| self.room_for(std::iter::once(*class)) > 0);
         stuck
     }
 
@@ -384,9 +393,14 @@ impl ClientMachine {
 
     /// Slots that these could still fill: of linked workers, and of called ones that are likely to answer.
     fn room_for(&self, classes: impl Iterator<Item = ClassId> + Clone) -> u32 {
+        let calling = self.room_called(classes.clone());
+        self.workers.room_for(classes, &self.tasks).saturating_add(calling)
+    }
+
+    /// Slots of workers that are called and likely to answer.
+    fn room_called(&self, classes: impl Iterator<Item = ClassId> + Clone) -> u32 {
         let fits = |call: &&Present| classes.clone().any(|class| call.could_run(self.tasks.needs(class)));
-        let calling = self.calls.promising().filter(fits).map(Present::slots).fold(0, u32::saturating_add);
-        self.workers.room_for(classes.clone(), &self.tasks).saturating_add(calling)
+        self.calls.promising().filter(fits).map(Present::slots).fold(0, u32::saturating_add)
     }
 
     /// Classes that more slots would serve: those that have too few, and those that have enough only in slots for which these compete; all that
@@ -407,20 +421,28 @@ impl ClientMachine {
 
     /// The worker to call next: of those that could run one of `lacking`, one that could run what nobody who is linked can; of these one that did
     /// not fail lately, if there is any; of these the one that said it has most room; among equals, any order that is the same in every run.
-    fn next_to_call(&self, now: Now, lacking: &BTreeSet<ClassId>) -> Option<Present> {
+    fn next_to_call(&mut self, now: Now, lacking: &BTreeSet<ClassId>) -> Option<Present> {
+        let crowded_out = self.crowded_out();
         let unserved = lacking.iter().filter(|class| self.workers.is_unserved(**class));
         let unserved: Vec<&Needs> = unserved.map(|class| self.tasks.needs(*class)).collect();
-        let lacking: Vec<&Needs> = lacking.iter().map(|class| self.tasks.needs(*class)).collect();
-        let useful = |present: &Present| self.surveying || lacking.iter().any(|needs| present.could_run(needs));
+        let needs = |class: &ClassId| (self.tasks.needs(*class), crowded_out.contains(class));
+        let lacking: Vec<(&Needs, bool)> = lacking.iter().map(needs).collect();
+        let free = |present: &Present| present.offer.as_ref().map_or(0, |offer| offer.free);
+        let helps = |present: &Present| {
+            let helps = |(needs, crowded_out): &(&Needs, bool)| {
+                present.could_run(needs) && (!crowded_out || free(present) >= needs.cpus.max(1))
+            };
+            lacking.iter().any(helps)
+        };
+        let useful = |present: &Present| self.surveying || helps(present);
         self.directory
             .present(now)
             .filter(|(process, present)| {
                 useful(present) && self.calls.may_call(**process) && self.workers.of_process(**process).is_none()
             })
             .min_by_key(|(process, present)| {
-                let free = present.offer.as_ref().map_or(0, |offer| offer.free);
                 let serves = unserved.iter().any(|needs| present.could_run(needs));
-                (!serves, self.calls.has_failed(**process), std::cmp::Reverse(free), present.verified.keys)
+                (!serves, self.calls.has_failed(**process), std::cmp::Reverse(free(present)), present.verified.keys)
             })
             .map(|(_, present)| present.clone())
     }

@@ -321,7 +321,21 @@ impl Workers {
 
     /// Slots that could still be filled with tasks of these classes, of all workers but those that were away for so long that others should.
     pub(super) fn room_for(&self, classes: impl Iterator<Item = ClassId> + Clone, tasks: &Tasks) -> u32 {
-        let here = self.links.values().filter(|worker| !worker.carrier.is_elsewhere());
+        self.room_of(classes, tasks, |_| true)
+    }
+
+    /// The same, less that of workers whose slots others fill.
+    pub(super) fn room_beside_others(&self, class: ClassId, tasks: &Tasks) -> u32 {
+        self.room_of(std::iter::once(class), tasks, |worker| !worker.is_filled_by_others())
+    }
+
+    fn room_of(
+        &self,
+        classes: impl Iterator<Item = ClassId> + Clone,
+        tasks: &Tasks,
+        counts: impl Fn(&Worker) -> bool,
+    ) -> u32 {
+        let here = self.links.values().filter(|worker| !worker.carrier.is_elsewhere() && counts(worker));
         let rooms = here.map(|worker| {
             let fitting = classes.clone().filter(|class| worker.fits(*class));
             fitting.map(|class| worker.room_for(tasks.needs(class))).max().unwrap_or_default()

@@ -175,6 +175,11 @@ impl Worker {
         self.own_excess() == 0
     }
 
+    /// Whether something waits there for slots that others fill, as far as it said.
+    pub(super) fn is_filled_by_others(&self) -> bool {
+        !self.crowded_out.is_empty()
+    }
+
     /// Whether it said lately that it has a slot which nobody fills.
     pub(super) fn has_idle_slot(&self) -> bool {
         self.load.is_some_and(|load| load.busy < load.slots && load.queued == 0)
