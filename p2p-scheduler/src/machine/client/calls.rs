@@ -18,6 +18,7 @@ use p2p_proto::link::{ConnectPlan, Hints, LinkError, ToWorker};
 
 use super::standby::plan;
 use super::tasks::ClassId;
+use super::workers::Worker;
 use super::{BoardState, ClientMachine, ClientOutput, ClientReport, Needs};
 use crate::machine::directory::Present;
 use crate::machine::speaker::Speaker;
@@ -275,13 +276,17 @@ impl ClientMachine {
         }
         self.call_back(now, out);
         self.make_room(now, out);
-        while self.workers.len() + self.calls.len() < limits::CLIENT_LINKS && self.lacks_slots() {
-            let lacking = self.lacking();
-            if self.calls.exhausted.as_ref().is_some_and(|exhausted| lacking.is_subset(exhausted)) {
+        while self.workers.len() + self.calls.len() < limits::CLIENT_LINKS {
+            let lacking = if self.lacks_slots() { self.lacking() } else { BTreeSet::new() };
+            let crowded_out: BTreeSet<ClassId> = self.crowded_out().difference(&lacking).copied().collect();
+            let all = &lacking | &crowded_out;
+            if !self.surveying && all.is_empty()
+                || self.calls.exhausted.as_ref().is_some_and(|exhausted| all.is_subset(exhausted))
+            {
                 return;
             }
-            let Some(worker) = self.next_to_call(now, &lacking) else {
-                self.calls.exhausted = Some(lacking);
+            let Some(worker) = self.next_to_call(now, &lacking, &crowded_out) else {
+                self.calls.exhausted = Some(all);
                 return;
             };
             self.call(now, worker, Purpose::New, out);
@@ -300,7 +305,7 @@ impl ClientMachine {
         if unserved.is_empty() || self.calls.exhausted.as_ref().is_some_and(|exhausted| unserved.is_subset(exhausted)) {
             return;
         }
-        if self.next_to_call(now, &unserved).is_none() {
+        if self.next_to_call(now, &unserved, &BTreeSet::new()).is_none() {
             self.calls.exhausted = Some(unserved);
             return;
         }
@@ -374,17 +379,23 @@ impl ClientMachine {
             return BTreeSet::new();
         }
         let mut stuck = self.workers.stuck(&self.tasks);
-        stuck.retain(|class| {
-            self.workers.room_beside_others(*class, &self.tasks) == 0 && self.room_called(std::iter::once(*class)) == 0
-        });
+        stuck.retain(|class| self.room_for(std::iter::once(*class)) == 0);
         stuck
     }
 
-    /// Of these, classes that only others keep from running: a worker who said that he is full would not help them.
-    fn crowded_out(&mut self) -> BTreeSet<ClassId> {
-        let mut stuck = self.stuck();
-        stuck.retain(|class| self.room_for(std::iter::once(*class)) > 0);
-        stuck
+    /// Classes of what waits, here or at workers, because others fill the slots that there are for it.
+    fn crowded_out(&self) -> BTreeSet<ClassId> {
+        if !self.workers.all().any(Worker::is_filled_by_others) {
+            return BTreeSet::new();
+        }
+        let mut crowded_out = self.workers.stuck(&self.tasks);
+        crowded_out.extend(self.tasks.waiting());
+        crowded_out.retain(|class| {
+            self.workers.room_for(std::iter::once(*class), &self.tasks) > 0
+                && self.workers.room_beside_others(*class, &self.tasks) == 0
+                && self.room_called(std::iter::once(*class)) == 0
+        });
+        crowded_out
     }
 
     fn lacks_slots_for(&self, class: ClassId) -> bool {
@@ -419,22 +430,20 @@ impl ClientMachine {
         crowded.chain(lacking.iter().copied()).chain(stuck).collect()
     }
 
-    /// The worker to call next: of those that could run one of `lacking`, one that could run what nobody who is linked can; of these one that did
-    /// not fail lately, if there is any; of these the one that said it has most room; among equals, any order that is the same in every run.
-    fn next_to_call(&mut self, now: Now, lacking: &BTreeSet<ClassId>) -> Option<Present> {
-        let crowded_out = self.crowded_out();
+    /// The worker to call next: of those that could run one of `lacking`, or said that they have slots free for one of `crowded_out`, one that could
+    /// run what nobody who is linked can; of these one that did not fail lately, if there is any; of these the one that said it has most
+    /// room; among equals, any order that is the same in every run.
+    fn next_to_call(&self, now: Now, lacking: &BTreeSet<ClassId>, crowded_out: &BTreeSet<ClassId>) -> Option<Present> {
         let unserved = lacking.iter().filter(|class| self.workers.is_unserved(**class));
         let unserved: Vec<&Needs> = unserved.map(|class| self.tasks.needs(*class)).collect();
-        let needs = |class: &ClassId| (self.tasks.needs(*class), crowded_out.contains(class));
-        let lacking: Vec<(&Needs, bool)> = lacking.iter().map(needs).collect();
+        let lacking: Vec<&Needs> = lacking.iter().map(|class| self.tasks.needs(*class)).collect();
+        let crowded_out: Vec<&Needs> = crowded_out.iter().map(|class| self.tasks.needs(*class)).collect();
         let free = |present: &Present| present.offer.as_ref().map_or(0, |offer| offer.free);
-        let helps = |present: &Present| {
-            let helps = |(needs, crowded_out): &(&Needs, bool)| {
-                present.could_run(needs) && (!crowded_out || free(present) >= needs.cpus.max(1))
-            };
-            lacking.iter().any(helps)
+        let useful = |present: &Present| {
+            self.surveying
+                || lacking.iter().any(|needs| present.could_run(needs))
+                || crowded_out.iter().any(|needs| present.could_run(needs) && free(present) >= needs.cpus.max(1))
         };
-        let useful = |present: &Present| self.surveying || helps(present);
         self.directory
             .present(now)
             .filter(|(process, present)| {

@@ -151,8 +151,8 @@ impl Worker {
 
     /// Its load, if it can be given a task. Of equals, those are last whose slots others filled when they last told.
     pub(super) fn readiness(&self) -> Option<u64> {
-        let full = self.held < self.slots && self.load.is_some_and(|load| load.busy >= load.slots);
-        let load = || u64::from(self.held) * LOAD_UNIT / u64::from(self.slots.max(1)) + u64::from(full);
+        let full = u64::from(self.is_full_but_not_here());
+        let load = || u64::from(self.held) * LOAD_UNIT / u64::from(self.slots.max(1)) + full;
         (self.credits > 0 && !self.carrier.is_broken()).then(load)
     }
 
@@ -175,9 +175,13 @@ impl Worker {
         self.own_excess() == 0
     }
 
-    /// Whether something waits there for slots that others fill, as far as it said.
-    pub(super) fn is_filled_by_others(&self) -> bool {
-        !self.crowded_out.is_empty()
+    /// Whether others fill the slots that this client does not, as far as it said.
+    pub(in super::super) fn is_filled_by_others(&self) -> bool {
+        !self.crowded_out.is_empty() || self.is_full_but_not_here()
+    }
+
+    fn is_full_but_not_here(&self) -> bool {
+        self.held < self.slots && self.load.is_some_and(|load| load.busy >= load.slots)
     }
 
     /// Whether it said lately that it has a slot which nobody fills.
