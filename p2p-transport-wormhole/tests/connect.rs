@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::{self, Read as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use futures::future;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use p2p_proto::ids::Role;
 use p2p_proto::link::{ConnectPlan, Hint, Hints, LinkError, LinkPath, LinkTransport as _, TransitKey};
-use p2p_transport_wormhole::{WormholeConfig, WormholeTransport};
+use p2p_transport_wormhole::{RelayAddress, WormholeConfig, WormholeTransport};
 use support::*;
 
 const SOON: Duration = Duration::from_secs(2);
@@ -124,6 +125,31 @@ fn a_peer_who_never_comes_to_the_relay_is_reported() {
         let theirs = client.hints();
         let error = client.connect(plan(Role::Client, theirs, sessions(10).0)).await.unwrap_err();
         assert!(error.to_string().contains("the other side did not come there"), "{error}");
+    });
+}
+
+#[test]
+fn a_relay_that_lets_go_of_one_side_is_dialled_again() {
+    let relay = Relay::start();
+    let moody = lets_go_of_the_first(relay.address.clone());
+    run(async {
+        let config = with_setup(Duration::from_secs(3600), support::by_relay(&moody));
+        let (client, worker) = try_connect(config.clone(), config).await;
+        greet(&mut client.unwrap(), &mut worker.unwrap()).await;
+    });
+}
+
+#[test]
+fn a_relay_that_lets_go_every_time_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let relay = format!("tcp:{}", listener.local_addr().unwrap()).parse().unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    run(async {
+        let config = with_setup(Duration::from_secs(3600), support::by_relay(&relay));
+        let (client, worker) = try_connect(config.clone(), config).await;
+        for error in [client.unwrap_err(), worker.unwrap_err()] {
+            assert!(error.to_string().contains(&relay.to_string()), "{error}");
+        }
     });
 }
 
@@ -264,4 +290,26 @@ fn who_is_patient_dials_again_until_the_way_is_up() {
         greet(&mut client.unwrap(), &mut worker.unwrap()).await;
         drop(way);
     });
+}
+
+/// The address of a way to this relay on which the first connection ends once something was said.
+fn lets_go_of_the_first(relay: RelayAddress) -> RelayAddress {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp:{}", listener.local_addr().unwrap()).parse().unwrap();
+    std::thread::spawn(move || {
+        for (nth, ours) in listener.incoming().enumerate() {
+            let mut ours = ours.unwrap();
+            if nth == 0 {
+                ours.read_exact(&mut [0]).unwrap();
+                continue;
+            }
+            let theirs = TcpStream::connect((relay.host(), relay.port())).unwrap();
+            for (mut from, mut to) in [(ours.try_clone().unwrap(), theirs.try_clone().unwrap()), (theirs, ours)] {
+                std::thread::spawn(move || {
+                    let _ = (io::copy(&mut from, &mut to), to.shutdown(Shutdown::Write));
+                });
+            }
+        }
+    });
+    address
 }

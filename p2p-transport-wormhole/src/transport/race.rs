@@ -29,6 +29,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 const DIAL_AGAIN: Duration = Duration::from_secs(1);
 /// And one without an answer is given up after this long, because the system itself asks ever more rarely.
 const DIAL_WITHIN: Duration = Duration::from_secs(3);
+/// A relay that let go of this side before the other side came there is dialled again, so many times: the other side may wait there.
+const RELAYS_AGAIN: usize = 3;
 /// Reasons kept for the message, at most; a stranger can cause any number.
 const REASONS: usize = 32;
 
@@ -52,6 +54,8 @@ pub(super) struct Race {
     listens: bool,
     /// What cannot be reached is dialled again.
     patient: bool,
+    /// Dials of relays that had let go of this side.
+    relays_again: usize,
     proxies: Proxies,
     accepted: usize,
     /// What did not work, and why.
@@ -99,6 +103,7 @@ impl Race {
             next_id: 0,
             listens,
             patient,
+            relays_again: 0,
             proxies,
             accepted: 0,
             failed: dials.refused.iter().map(|(what, why)| format!("{what}: not dialled, {why}")).collect(),
@@ -192,6 +197,16 @@ impl Race {
         }
     }
 
+    /// The same where he had been reached.
+    fn dial_who_left(&mut self, target: &Target) {
+        if self.patient {
+            self.dial_again(target);
+        } else if matches!(target, Target::Relay(_)) && self.relays_again < RELAYS_AGAIN {
+            self.relays_again += 1;
+            self.dial(target.clone(), DIAL_AGAIN);
+        }
+    }
+
     fn on_event(&mut self, event: Event, out: &mut Outbox) {
         let now = self.elapsed();
         match event {
@@ -248,7 +263,7 @@ impl Race {
     fn ended(&mut self, id: ConnectionId, why: &str, out: &mut Outbox) {
         if let Some(open) = self.open.remove(&id) {
             self.note(&open.target, why);
-            self.dial_again(&open.target);
+            self.dial_who_left(&open.target);
         }
         self.choice.handle(self.elapsed(), Input::Ended(id), out);
     }
