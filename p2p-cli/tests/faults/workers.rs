@@ -38,8 +38,9 @@ fn tasks_of_a_killed_worker_start_elsewhere_within_seconds() {
     eprintln!("it started elsewhere after {:?}", killed.elapsed());
     let done = client.done();
     assert_eq!((done.code, done.stdout.as_str()), (Some(0), "done\n"), "{done}");
-    // One line says that the connection broke, and what becomes of the task.
-    let told: Vec<&str> = done.stderr.lines().filter(|line| line.contains("carol@")).collect();
+    // One line says that the connection broke, and what becomes of the task. On a slow machine others say what was waited for.
+    let told = done.stderr.lines().filter(|line| line.contains("carol@") && !line.contains("waiting: connecting"));
+    let told: Vec<&str> = told.collect();
     assert!(told.len() == 1 && told[0].contains("broke") && told[0].contains("starts elsewhere"), "{done}");
 }
 
