@@ -37,6 +37,7 @@ fn data() -> ToWorker {
         attempt: AttemptId(12_345),
         channel: Channel::Payload,
         end: false,
+        packed: false,
         bytes: vec![7; CHUNK_BYTES],
     })
 }

@@ -31,6 +31,8 @@ const FILE_BYTES: u64 = 32 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Home {
     folder: PathBuf,
+    /// It is not the system's.
+    named: bool,
     /// What this process goes by; [`Home::change`] is for all processes.
     pub(crate) sessions: Mutex<BTreeMap<ClusterName, Session>>,
 }
@@ -38,17 +40,26 @@ pub struct Home {
 impl Home {
     /// Opens `folder`, or the system's folder for configuration.
     pub fn open(folder: Option<&Path>) -> Result<Self, Trouble> {
+        let named = folder.is_some();
         let folder = match folder {
             Some(folder) => folder.to_owned(),
             None => directories::ProjectDirs::from("", "", "p2p")
                 .map(|dirs| dirs.config_dir().to_owned())
                 .ok_or_else(|| Trouble::new(Code::System, "no home folder is known: name a folder with --home DIR"))?,
         };
-        let home = Self { folder, sessions: Mutex::default() };
+        let home = Self { folder, named, sessions: Mutex::default() };
         make_folder(&home.folder.join(CLUSTERS_FOLDER))
             .map_err(|fault| home.trouble("the folder of keys cannot be made", &home.folder, &fault))?;
         check_folder(&home.folder)?;
         Ok(home)
+    }
+
+    /// Where a worker keeps what it was sent: the system's folder for caches, or a part of a folder that was named.
+    pub fn cache(&self) -> Option<PathBuf> {
+        if self.named {
+            return Some(self.folder.join("cache"));
+        }
+        directories::ProjectDirs::from("", "", "p2p").map(|dirs| dirs.cache_dir().join("blobs"))
     }
 
     /// This machine's identity, made at the first call.

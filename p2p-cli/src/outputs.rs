@@ -135,6 +135,9 @@ impl Outputs {
                 part.as_file_mut().write_all(bytes).map_err(|fault| cannot_write(&path, &fault))?;
                 part
             }
+            Content::Blob(_) => {
+                return Err(from_worker(format!("the worker named {} and did not send it: upgrade it", file.name)));
+            }
             Content::Streamed(size) => {
                 let index =
                     u16::try_from(index).map_err(|_| from_worker("the worker sent too many files".to_owned()))?;

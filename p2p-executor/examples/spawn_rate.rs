@@ -11,6 +11,7 @@ use async_std::task;
 use futures::FutureExt;
 use futures::future::{self, BoxFuture};
 use p2p_executor::{CommandConfig, CommandExecutor};
+use p2p_proto::blob::Part;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::{COMMAND_RUNTIME, Command, Content, Ended, TaskSpec};
 use p2p_scheduler::executor::{AttemptHandle, Executor, Gone, OutputSink, Piece};
@@ -22,6 +23,7 @@ impl OutputSink for Ignore {
         async { Ok(()) }.boxed()
     }
     fn taken(&self, _: Channel, _: u64) {}
+    fn fetch(&self, _: Channel, _: Part) {}
     fn note(&self, _: String) {}
 }
 
@@ -46,7 +48,7 @@ async fn through_executor(executor: &Arc<CommandExecutor>, count: usize, slots: 
         let (executor, spec, left) = (Arc::clone(executor), spec.clone(), Arc::clone(&left));
         task::spawn(async move {
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-                let (handle, io) = AttemptHandle::pair(Arc::new(Ignore));
+                let (handle, io) = AttemptHandle::pair("bob".parse().expect("a name"), Arc::new(Ignore));
                 handle.open_slot();
                 let end = executor.attempt(spec.clone(), io).await;
                 assert_eq!(end.ended, Ended::Exit(0));

@@ -10,14 +10,18 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::{self, BoxFuture, Either};
-use p2p_proto::link::item::Channel;
-use p2p_proto::task::{COMMAND_RUNTIME, Ended, TaskSpec};
+use p2p_blobs::{Cache, CacheConfig, DEFAULT_CAPACITY_BYTES};
+use p2p_proto::ids::UserName;
+use p2p_proto::link::item::{CacheUse, Channel};
+use p2p_proto::task::{COMMAND_RUNTIME, Ended, Failure, TaskSpec};
+use p2p_scheduler::blobs::FetchError;
 use p2p_scheduler::executor::{AttemptEnd, AttemptIo, Executor, Gone, Stops};
 use rustix::fs::Mode;
 
 use crate::config::{CommandConfig, StartError};
 use crate::failure::{file_failure, worker_failure};
 use crate::home::Home;
+use crate::inputs::{Blobs, has_blobs};
 use crate::outputs;
 use crate::pipes;
 use crate::process::Process;
@@ -46,6 +50,7 @@ struct Worker {
     home: Home,
     environment: Environment,
     nothing: OwnedFd,
+    cache: Arc<Cache>,
     interrupt_grace: Duration,
 }
 
@@ -64,9 +69,17 @@ impl CommandExecutor {
         let user = program::user();
         let home = Home::create(&config.base, &user)
             .map_err(|source| StartError::Folder { base: config.base.clone(), source })?;
+        let cache = config.cache.unwrap_or_else(|| CacheConfig {
+            folder: home.path().join("blobs"),
+            realm: String::new(),
+            capacity: DEFAULT_CAPACITY_BYTES,
+            shared: false,
+        });
+        let folder = cache.folder.clone();
+        let cache = Cache::open(cache).map_err(|source| StartError::Cache { folder, source })?;
         let environment = Environment::new(&config.path, user);
         let nothing = OpenOptions::new().read(true).open("/dev/null")?.into();
-        let worker = Worker { home, environment, nothing, interrupt_grace: config.interrupt_grace };
+        let worker = Worker { home, environment, nothing, cache, interrupt_grace: config.interrupt_grace };
         Ok(Self { worker: Arc::new(worker) })
     }
 }
@@ -74,6 +87,10 @@ impl CommandExecutor {
 impl Executor for CommandExecutor {
     fn runtimes(&self) -> Vec<String> {
         vec![COMMAND_RUNTIME.to_owned()]
+    }
+
+    fn cache_use(&self, user: &UserName) -> Option<CacheUse> {
+        Some(self.worker.cache.usage(user))
     }
 
     fn attempt(&self, task: TaskSpec, io: AttemptIo) -> BoxFuture<'static, AttemptEnd> {
@@ -99,11 +116,20 @@ impl Worker {
         io: AttemptIo,
         scratch: &Arc<Scratch>,
     ) -> Result<AttemptEnd, AttemptEnd> {
-        let AttemptIo { slot, mut content, mut stops, output } = io;
-        let staged = unless_stopped(&mut stops, stage::stage(&mut task, &mut content, scratch)).await??;
-        let resolved = Program::resolve(&staged.command, task.cpus(), &self.environment, scratch);
+        let AttemptIo { user, mut slot, mut content, mut stops, output } = io;
+        let mut blobs = match has_blobs(&task) {
+            true => Some(Blobs::new(&task, self.cache.shelf(&user).map_err(FetchError::from).map_err(Failure::from)?)),
+            false => None,
+        };
+        let mut staged = unless_stopped(&mut stops, stage::stage(&mut task, &mut content, scratch)).await??;
+        if let Some(blobs) = &mut blobs {
+            unless_stopped(&mut stops, blobs.fetch(&mut slot, &content)).await??;
+        }
         unless_stopped(&mut stops, slot.pass()).await?.map_err(|Gone| cancelled())?;
-        let program = resolved?;
+        if let Some(blobs) = blobs {
+            staged.inputs.extend(unless_stopped(&mut stops, blobs.place(scratch, &content)).await??);
+        }
+        let program = Program::resolve(&staged.command, task.cpus(), &self.environment, scratch)?;
 
         let (stdout, stdout_end) = pipe(pipes::from_command(Channel::Stdout))?;
         let (stderr, stderr_end) = pipe(pipes::from_command(Channel::Stderr))?;

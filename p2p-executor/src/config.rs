@@ -6,6 +6,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use p2p_blobs::CacheConfig;
+
 /// How long an interrupted command may take to end by itself before it is killed (S-06).
 pub const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
 
@@ -19,6 +21,8 @@ pub struct CommandConfig {
     pub base: PathBuf,
     /// How long an interrupted or timed out command may take to end by itself before it is killed; 5 s unless set.
     pub interrupt_grace: Duration,
+    /// Where input files are kept for the next task that needs them; unless set, in the worker's own folder, and only while it lives.
+    pub cache: Option<CacheConfig>,
     /// The `PATH` of commands; the worker's own unless set.
     pub path: OsString,
 }
@@ -26,7 +30,7 @@ pub struct CommandConfig {
 impl Default for CommandConfig {
     fn default() -> Self {
         let path = env::var_os("PATH").filter(|path| !path.is_empty()).unwrap_or_else(|| FALLBACK_PATH.into());
-        Self { base: env::temp_dir(), interrupt_grace: INTERRUPT_GRACE, path }
+        Self { base: env::temp_dir(), interrupt_grace: INTERRUPT_GRACE, cache: None, path }
     }
 }
 
@@ -38,6 +42,14 @@ pub enum StartError {
     Folder {
         /// Where it was tried.
         base: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The cache cannot be opened.
+    #[error("cannot open the cache in {}: {source}; use another folder (--cache-dir)", folder.display())]
+    Cache {
+        /// Where it was tried.
+        folder: PathBuf,
         /// What went wrong.
         source: io::Error,
     },

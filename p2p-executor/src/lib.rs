@@ -2,7 +2,8 @@
 //!
 //! [`CommandExecutor`] is what a worker is given. One attempt goes through these steps, each in a module of its own:
 //!
-//! 1. `stage` writes the input files into a fresh folder (`scratch`), while the attempt waits for its slot.
+//! 1. `stage` writes small input files into a fresh folder (`scratch`), and `inputs` fetches large ones into the cache, while the attempt
+//!    waits for its slot; then they are put into the folder too.
 //! 2. `program` finds the program; `spawn` starts it, with a clean environment and nothing open but 0, 1 and 2.
 //! 3. `pipes` carries stdin, stdout and stderr as they come, while `run` waits for the exit, a stop or the time limit.
 //! 4. `process` and `leftovers` kill what the command left running; `outputs` brings its files back; the folder goes.
@@ -22,6 +23,7 @@ mod attempt;
 mod config;
 mod failure;
 mod home;
+mod inputs;
 mod leftovers;
 mod outputs;
 mod pipes;

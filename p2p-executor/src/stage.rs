@@ -14,6 +14,7 @@ use async_std::task;
 use p2p_proto::limits;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::{Command, Content, Failure, FailureKind, File, TaskSpec, check_file_name, check_file_size};
+use p2p_scheduler::blobs;
 use p2p_scheduler::executor::{ContentReader, Piece};
 
 use crate::failure::{file_failure, shown};
@@ -33,7 +34,7 @@ pub(crate) struct Staged {
     pub(crate) command: Command,
     /// Pieces of stdin that came early; bounded by the channel's window, as they are not acknowledged yet.
     pub(crate) stdin: VecDeque<Piece>,
-    /// The input files as they were written.
+    /// The input files as they were written, but for blobs.
     pub(crate) inputs: Vec<Input>,
 }
 
@@ -105,10 +106,12 @@ pub(crate) async fn stage(
     let payload = match std::mem::take(&mut task.payload) {
         Content::Inline(bytes) => bytes,
         Content::Streamed(_) => streams.payload.bytes,
+        Content::Blob(blob) => blobs::read(content, Channel::Payload, &blob).await?,
     };
     let command = Command::from_cbor(&payload)
         .map_err(|error| Failure::new(FailureKind::Malformed, format!("the task's command cannot be read: {error}")))?;
-    let inputs = inputs.into_iter().map(|file| finish(file, scratch)).collect::<Result<_, _>>()?;
+    let written = inputs.into_iter().filter(|file| !matches!(file.content, Content::Blob(_)));
+    let inputs = written.map(|file| finish(file, scratch)).collect::<Result<_, _>>()?;
     Ok(Staged { command, stdin, inputs })
 }
 
@@ -122,7 +125,7 @@ struct Streams {
 
 impl Streams {
     fn new(payload: &Content, inputs: &[File]) -> Result<Self, Failure> {
-        if matches!(payload, Content::Streamed(size) if *size > COMMAND_BYTES) {
+        if payload.size() > COMMAND_BYTES {
             let message = format!("a command may have at most {COMMAND_BYTES} bytes; pass long arguments in a file");
             return Err(Failure::new(FailureKind::TooLarge, message));
         }
@@ -145,7 +148,7 @@ struct Stream {
 impl Stream {
     fn new(name: &str, content: &Content) -> Self {
         let missing = match content {
-            Content::Inline(_) => 0,
+            Content::Inline(_) | Content::Blob(_) => 0,
             Content::Streamed(size) => *size,
         };
         Self { name: name.to_owned(), missing, ended: missing == 0, bytes: Vec::new() }
@@ -182,7 +185,7 @@ fn broken(what: &str) -> Failure {
 async fn write_inline(files: Vec<File>, scratch: &Arc<Scratch>) -> Result<Vec<File>, Failure> {
     let inline = |file: &File| match &file.content {
         Content::Inline(bytes) => bytes.len(),
-        Content::Streamed(_) => 0,
+        Content::Streamed(_) | Content::Blob(_) => 0,
     };
     if files.is_empty() || files.len() < 16 && files.iter().map(inline).sum::<usize>() <= QUICK_BYTES {
         return create_all(files, scratch);
@@ -202,6 +205,9 @@ fn create_all(mut files: Vec<File>, scratch: &Scratch) -> Result<Vec<File>, Fail
 }
 
 fn create(file: &File, folder: &Path) -> io::Result<()> {
+    if matches!(file.content, Content::Blob(_)) {
+        return Ok(());
+    }
     let path = folder.join(&file.name);
     if let Some(parent) = path.parent().filter(|_| file.name.contains('/')) {
         fs::create_dir_all(parent)?;
@@ -211,7 +217,7 @@ fn create(file: &File, folder: &Path) -> io::Result<()> {
         OpenOptions::new().write(true).create_new(true).mode(mode).custom_flags(libc::O_NOFOLLOW).open(path)?;
     match &file.content {
         Content::Inline(bytes) => to.write_all(bytes),
-        Content::Streamed(_) => Ok(()),
+        Content::Streamed(_) | Content::Blob(_) => Ok(()),
     }
 }
 

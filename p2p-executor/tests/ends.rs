@@ -144,7 +144,7 @@ fn the_end_of_the_driver_kills() {
         let mut attempt = rig.start(shell("echo ready; sleep 1000"));
         attempt.says("ready").await;
         // Stands for a driver that is gone: its side is dropped.
-        let (other, _) = p2p_scheduler::executor::AttemptHandle::pair(attempt.sink.clone());
+        let (other, _) = p2p_scheduler::executor::AttemptHandle::pair("bob".parse().unwrap(), attempt.sink.clone());
         drop(std::mem::replace(&mut attempt.handle, other));
         assert_eq!(*attempt.end().await.ended(), Ended::Cancelled);
     });

@@ -88,7 +88,7 @@ fn folders_that_a_command_closed_are_removed() {
 fn a_dropped_executor_leaves_nothing() {
     let rig = Rig::new();
     rig.run(shell("true"));
-    let Rig { executor, base } = rig;
+    let Rig { executor, base, .. } = rig;
     assert_eq!(support::children(base.path()).len(), 1);
     drop(executor);
     assert_eq!(support::children(base.path()).len(), 0);
@@ -134,7 +134,8 @@ fn a_killed_worker_is_cleaned_up_after() {
 
 fn be_a_worker(base: &str) {
     let config = CommandConfig { base: base.into(), ..CommandConfig::default() };
-    let rig = Rig { executor: CommandExecutor::new(config).unwrap(), base: tempfile::tempdir().unwrap() };
+    let (executor, base) = (CommandExecutor::new(config).unwrap(), tempfile::tempdir().unwrap());
+    let rig = Rig { executor, user: "bob", base };
     block_on(async {
         let mut attempt = rig.start(shell("echo x > file; setsid sleep 1000 & echo ready; sleep 1000"));
         attempt.says("ready").await;

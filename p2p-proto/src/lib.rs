@@ -11,12 +11,14 @@
 //! | [`trust`] | identity keys, memberships and process certificates (T-01) |
 //! | [`board`] | the [`board::Board`] trait, its messages and their line codec (B-01 to B-07) |
 //! | [`link`] | the link traits, its items and records, set-up and Noise handshake (L-01 to L-04) |
+//! | [`blob`] | bytes that are named by what is in them (D-01) |
 //! | [`task`] | what a task is made of and how an attempt ends |
 //! | [`limits`] | every bound, named, in one place |
 //! | [`error`] | errors by blame and by whether a retry can help |
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods)]
 
+pub mod blob;
 pub mod board;
 mod codec;
 pub mod error;

@@ -64,8 +64,18 @@ pub const RECORD_BYTES: usize = RECORD_WIRE_BYTES - 16;
 pub const CHUNK_BYTES: usize = 64_000;
 /// Payload that may be under way on one channel of an attempt before the reader acknowledges, bytes.
 pub const CHANNEL_WINDOW_BYTES: u64 = 1024 * 1024;
-/// A file in or out, bytes. Larger ones need content addressing and resume, which links do not have yet.
-pub const FILE_BYTES: u64 = 64 * 1024 * 1024;
+/// A file or folder in or out, bytes.
+pub const FILE_BYTES: u64 = 16 * 1024 * 1024 * 1024;
+/// A payload, or the value of a function, bytes: both sides hold it in memory.
+pub const VALUE_BYTES: u64 = 64 * 1024 * 1024;
+/// Inputs and payloads above this are blobs (D-01); smaller ones are sent again rather than asked for, bytes.
+pub const BLOB_ABOVE_BYTES: u64 = 64 * 1024;
+/// A chunk of a blob, bytes.
+pub const BLOB_CHUNK_BYTES: usize = 1024 * 1024;
+/// Chunks of a blob: four times as many as [`FILE_BYTES`] needs at their greatest size, as chunks that are cut by content are smaller.
+pub const BLOB_CHUNKS: usize = (4 * FILE_BYTES / BLOB_CHUNK_BYTES as u64) as usize;
+/// Runs of chunks in one request; more are asked for afterwards.
+pub const FETCH_RUNS: usize = 1024;
 /// Files in, or out, of one task.
 pub const FILES: usize = 1024;
 /// The relative name of a file of a task, bytes.
@@ -73,7 +83,7 @@ pub const FILE_NAME_BYTES: usize = 1024;
 /// All file names of one task together, bytes: they travel in one item, beside a payload and what each file costs.
 pub const FILE_NAMES_BYTES: usize = 16 * 1024;
 /// The payload of a task or the value of an outcome inside its item, bytes.
-pub const PAYLOAD_BYTES: usize = 24 * 1024;
+pub const PAYLOAD_BYTES: usize = 20 * 1024;
 /// A message in words inside an item, bytes.
 pub const NOTE_BYTES: usize = 1024;
 /// Bulk that was sent on one link and is not acknowledged, bytes: more waits (L-05). Several windows, so that no link waits for it.

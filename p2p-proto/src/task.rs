@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::blob::BlobRef;
 use crate::error::ProtoError;
 use crate::limits;
 
@@ -85,6 +86,9 @@ pub enum Content {
     /// This many follow as [`crate::link::item::Data`].
     #[serde(rename = "n")]
     Streamed(u64),
+    /// A blob: who has it need not ask for it ([`crate::link::item::Fetch`]).
+    #[serde(rename = "h")]
+    Blob(BlobRef),
 }
 
 impl Content {
@@ -93,6 +97,7 @@ impl Content {
         match self {
             Self::Inline(bytes) => bytes.len() as u64,
             Self::Streamed(size) => *size,
+            Self::Blob(blob) => blob.size,
         }
     }
 
@@ -265,11 +270,14 @@ impl TaskSpec {
             return Err(Failure::new(FailureKind::TooLarge, message));
         }
         names().try_for_each(check_file_name)?;
-        let sizes = self.inputs.iter().map(|file| (file.name.as_str(), file.content.size()));
-        for (name, size) in sizes.chain([("the task's payload", self.payload.size())]) {
-            check_file_size(name, size)?;
+        let contents = || self.inputs.iter().map(|file| &file.content).chain([&self.payload]);
+        for content in contents() {
+            if let Content::Blob(blob) = content {
+                blob.check().map_err(|fault| Failure::new(FailureKind::Malformed, fault.to_string()))?;
+            }
         }
-        Ok(())
+        self.inputs.iter().try_for_each(|file| check_file_size(&file.name, file.content.size()))?;
+        check_value_size("the task's payload", self.payload.size())
     }
 }
 
@@ -278,10 +286,22 @@ impl TaskSpec {
 /// # Errors
 /// [`FailureKind::TooLarge`] above [`limits::FILE_BYTES`].
 pub fn check_file_size(name: &str, size: u64) -> Result<(), Failure> {
-    if size > limits::FILE_BYTES {
-        let limit = limits::FILE_BYTES / (1024 * 1024);
-        let message =
-            format!("{name} has {size} bytes; files of up to {limit} MiB can travel: split it or make it smaller");
+    check_size(name, size, limits::FILE_BYTES, "split it or make it smaller")
+}
+
+/// Whether a payload or value of `size` bytes may travel.
+///
+/// # Errors
+/// [`FailureKind::TooLarge`] above [`limits::VALUE_BYTES`].
+pub fn check_value_size(name: &str, size: u64) -> Result<(), Failure> {
+    check_size(name, size, limits::VALUE_BYTES, "use a file for more")
+}
+
+fn check_size(name: &str, size: u64, limit: u64, instead: &str) -> Result<(), Failure> {
+    if size > limit {
+        let mib = limit / (1024 * 1024);
+        let limit = if mib < 1024 { format!("{mib} MiB") } else { format!("{} GiB", mib / 1024) };
+        let message = format!("{name} has {size} bytes; up to {limit} can travel: {instead}");
         return Err(Failure::new(FailureKind::TooLarge, message));
     }
     Ok(())
@@ -354,12 +374,19 @@ mod tests {
         assert_eq!((good.check(), good.cpus()), (Ok(()), 1));
         let long = "x".repeat(limits::FILE_NAME_BYTES);
         let huge = Content::Streamed(limits::FILE_BYTES + 1);
+        let no_blob = BlobRef { id: crate::blob::BlobId::of(b""), size: 0, chunks: 1 };
         let bad = [
             (FailureKind::Malformed, TaskSpec { runtime: long.clone(), ..good.clone() }),
             (FailureKind::TooLarge, TaskSpec { inputs: vec![file("a"); limits::FILES + 1], ..good.clone() }),
             (FailureKind::TooLarge, TaskSpec { outputs: vec!["a".into(); limits::FILES + 1], ..good.clone() }),
             (FailureKind::TooLarge, TaskSpec { outputs: vec![long.clone(); 17], ..good.clone() }),
             (FailureKind::TooLarge, TaskSpec { payload: huge.clone(), ..good.clone() }),
+            (FailureKind::TooLarge, TaskSpec { payload: Content::Streamed(limits::VALUE_BYTES + 1), ..good.clone() }),
+            (FailureKind::Malformed, TaskSpec { payload: Content::Blob(no_blob), ..good.clone() }),
+            (
+                FailureKind::Malformed,
+                TaskSpec { inputs: vec![File { content: Content::Blob(no_blob), ..file("a") }], ..good.clone() },
+            ),
             (FailureKind::TooLarge, TaskSpec { inputs: vec![File { content: huge, ..file("a") }], ..good.clone() }),
             (FailureKind::BadName, TaskSpec { inputs: vec![file("../a")], ..good.clone() }),
             (FailureKind::BadName, TaskSpec { outputs: vec!["/etc/*".into()], ..good }),

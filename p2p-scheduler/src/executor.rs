@@ -3,15 +3,20 @@
 //! The worker's driver is on the other side of an [`AttemptIo`], by its [`AttemptHandle`] and an [`OutputSink`]. An executor decides
 //! nothing about slots, credits or windows: it stages, waits for its slot, runs, and says how it ended.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_std::channel::{self, Receiver, Sender};
 use futures::future::BoxFuture;
 
-use p2p_proto::link::item::Channel;
+use p2p_proto::blob::Part;
+use p2p_proto::ids::UserName;
+use p2p_proto::link::item::{CacheUse, Channel};
 use p2p_proto::task::{Ended, Failure, File, TaskSpec};
+
+use crate::driver::lock;
 
 /// Runs attempts of some runtimes on this machine.
 pub trait Executor: Send + Sync {
@@ -24,6 +29,11 @@ pub trait Executor: Send + Sync {
     /// not run anything of the task before [`AttemptIo::slot`] has let it through. It must end soon after [`Stop::Kill`], and when it is
     /// dropped it must leave no process and no file behind.
     fn attempt(&self, task: TaskSpec, io: AttemptIo) -> BoxFuture<'static, AttemptEnd>;
+
+    /// What is kept of this user's inputs; `None` where nothing is. It is asked under the driver's lock, and must not block.
+    fn cache_use(&self, _user: &UserName) -> Option<CacheUse> {
+        None
+    }
 
     /// Runs an attempt that has its slot to its end. By default on async-std's executor, where nothing may block; an executor whose
     /// attempts do has threads of its own.
@@ -61,9 +71,11 @@ impl From<Failure> for AttemptEnd {
 /// What an executor is given for one attempt. The fields are meant to be taken apart.
 #[derive(Debug)]
 pub struct AttemptIo {
+    /// Whose task it is: blobs are kept for each user.
+    pub user: UserName,
     /// Opens when the attempt has its slot.
     pub slot: SlotGate,
-    /// Streamed payload, input files and stdin.
+    /// Streamed payload, input files and stdin; blobs, when they are asked for.
     pub content: ContentReader,
     /// Asks it to end.
     pub stops: Stops,
@@ -73,15 +85,22 @@ pub struct AttemptIo {
 
 /// Lets an attempt through when a slot is its own.
 #[derive(Debug)]
-pub struct SlotGate(Receiver<()>);
+pub struct SlotGate {
+    opens: Receiver<()>,
+    open: bool,
+}
 
 impl SlotGate {
-    /// Waits for the slot.
+    /// Waits for the slot; returns at once from when it was there. Cancel-safe.
     ///
     /// # Errors
     /// [`Gone`] when the attempt was withdrawn: nobody waits for its end any more.
-    pub async fn pass(self) -> Result<(), Gone> {
-        self.0.recv().await.map_err(|_| Gone)
+    pub async fn pass(&mut self) -> Result<(), Gone> {
+        if !self.open {
+            self.opens.recv().await.map_err(|_| Gone)?;
+            self.open = true;
+        }
+        Ok(())
     }
 }
 
@@ -92,13 +111,19 @@ pub struct Piece {
     pub channel: Channel,
     /// At most [`p2p_proto::limits::CHUNK_BYTES`].
     pub bytes: Vec<u8>,
-    /// Nothing comes after it on this channel.
+    /// Nothing comes after it on this channel, or in this answer.
     pub end: bool,
+    /// The bytes are packed; only in what answers a request for a part of a blob.
+    pub packed: bool,
 }
+
+/// Channels with readers of their own.
+type Routes = Arc<Mutex<HashMap<Channel, Sender<Piece>>>>;
 
 /// Reads what streams in. Pieces of one channel come in order; channels may mix.
 pub struct ContentReader {
     pieces: Receiver<Piece>,
+    routes: Routes,
     sink: Arc<dyn OutputSink>,
 }
 
@@ -114,6 +139,46 @@ impl ContentReader {
     /// Says that `bytes` of `channel` were put where they belong, so that more may come.
     pub fn taken(&self, channel: Channel, bytes: usize) {
         self.sink.taken(channel, bytes as u64);
+    }
+
+    /// Reads this channel apart from the others from now on.
+    pub(crate) fn channel(&self, channel: Channel) -> ChannelReader {
+        // Bounded by the channel's window.
+        let (sender, pieces) = channel::unbounded();
+        lock(&self.routes).insert(channel, sender);
+        ChannelReader { channel, pieces, routes: Arc::clone(&self.routes), sink: Arc::clone(&self.sink) }
+    }
+}
+
+/// Reads one channel, on which parts of a blob are asked for.
+pub(crate) struct ChannelReader {
+    channel: Channel,
+    pieces: Receiver<Piece>,
+    routes: Routes,
+    sink: Arc<dyn OutputSink>,
+}
+
+impl ChannelReader {
+    /// Asks for a part of the blob that this channel is of. Its bytes come until a piece with an end; until then nothing else may be
+    /// asked for here.
+    pub(crate) fn fetch(&self, part: Part) {
+        self.sink.fetch(self.channel, part);
+    }
+
+    /// As [`ContentReader::next`].
+    pub(crate) async fn next(&mut self) -> Result<Piece, Gone> {
+        self.pieces.recv().await.map_err(|_| Gone)
+    }
+
+    /// As [`ContentReader::taken`].
+    pub(crate) fn taken(&self, bytes: usize) {
+        self.sink.taken(self.channel, bytes as u64);
+    }
+}
+
+impl Drop for ChannelReader {
+    fn drop(&mut self) {
+        lock(&self.routes).remove(&self.channel);
     }
 }
 
@@ -160,12 +225,12 @@ impl OutputWriter {
     pub async fn write(&self, channel: Channel, bytes: Vec<u8>, end: bool) -> Result<(), Gone> {
         let limit = p2p_proto::limits::CHUNK_BYTES;
         if bytes.len() <= limit {
-            return self.0.write(Piece { channel, bytes, end }).await;
+            return self.0.write(Piece { channel, bytes, end, packed: false }).await;
         }
         let mut pieces = bytes.chunks(limit).peekable();
         while let Some(piece) = pieces.next() {
             let end = end && pieces.peek().is_none();
-            self.0.write(Piece { channel, bytes: piece.to_vec(), end }).await?;
+            self.0.write(Piece { channel, bytes: piece.to_vec(), end, packed: false }).await?;
         }
         Ok(())
     }
@@ -188,6 +253,8 @@ pub trait OutputSink: Send + Sync {
     fn write(&self, piece: Piece) -> BoxFuture<'_, Result<(), Gone>>;
     /// `bytes` more of an incoming channel were taken.
     fn taken(&self, channel: Channel, bytes: u64);
+    /// A part of the blob of this channel is wanted.
+    fn fetch(&self, channel: Channel, part: Part);
     /// Something for a person.
     fn note(&self, text: String);
 }
@@ -197,19 +264,22 @@ pub trait OutputSink: Send + Sync {
 pub struct AttemptHandle {
     slot: Sender<()>,
     pieces: Sender<Piece>,
+    routes: Routes,
     stops: Sender<Stop>,
 }
 
 impl AttemptHandle {
-    /// An attempt's two ends; `sink` takes what it says.
-    pub fn pair(sink: Arc<dyn OutputSink>) -> (Self, AttemptIo) {
+    /// The two ends of an attempt at a task of `user`; `sink` takes what it says.
+    pub fn pair(user: UserName, sink: Arc<dyn OutputSink>) -> (Self, AttemptIo) {
         let (slot, gate) = channel::bounded(1);
         // Bounded by the windows of the channels, not by a count of pieces.
         let (pieces, reader) = channel::unbounded();
         let (stops, stopped) = channel::bounded(4);
-        let content = ContentReader { pieces: reader, sink: Arc::clone(&sink) };
-        let io = AttemptIo { slot: SlotGate(gate), content, stops: Stops(stopped), output: OutputWriter(sink) };
-        (Self { slot, pieces, stops }, io)
+        let routes = Routes::default();
+        let content = ContentReader { pieces: reader, routes: Arc::clone(&routes), sink: Arc::clone(&sink) };
+        let slot_gate = SlotGate { opens: gate, open: false };
+        let io = AttemptIo { user, slot: slot_gate, content, stops: Stops(stopped), output: OutputWriter(sink) };
+        (Self { slot, pieces, routes, stops }, io)
     }
 
     /// Gives the attempt its slot.
@@ -220,13 +290,21 @@ impl AttemptHandle {
 
     /// Hands a piece of content in.
     pub fn content(&self, piece: Piece) {
+        let routes = lock(&self.routes);
         // Closed: the attempt ended by itself and wants no more.
-        let _ = self.pieces.try_send(piece);
+        let _ = routes.get(&piece.channel).unwrap_or(&self.pieces).try_send(piece);
     }
 
     /// Asks it to end.
     pub fn stop(&self, stop: Stop) {
         // Full: as many requests as matter wait already. Closed: it ended by itself.
         let _ = self.stops.try_send(stop);
+    }
+}
+
+impl Drop for AttemptHandle {
+    fn drop(&mut self) {
+        // Who reads a channel of its own hears it too.
+        lock(&self.routes).clear();
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use p2p_proto::error::ProtoError;
-use p2p_proto::limits::{CHANNEL_WINDOW_BYTES, FILE_BYTES, FILES};
+use p2p_proto::limits::{CHANNEL_WINDOW_BYTES, FILE_BYTES, FILES, VALUE_BYTES};
 use p2p_proto::link::item::Channel;
 
 /// What may be under way on all channels of one attempt together, bytes.
@@ -42,6 +42,12 @@ impl Outflow {
         fits
     }
 
+    /// Whether there is room for the smallest piece.
+    pub(crate) fn has_room(&self, channel: Channel) -> bool {
+        let ahead = self.channels.get(&channel).map_or(0, |of| of.sent - of.taken);
+        ahead < CHANNEL_WINDOW_BYTES && self.ahead < ATTEMPT_WINDOW_BYTES
+    }
+
     /// The reader has taken this many of a channel in all. A peer that claims more than it got gains nothing.
     pub(crate) fn on_taken(&mut self, channel: Channel, bytes: u64) {
         if let Some(of) = self.channels.get_mut(&channel) {
@@ -66,9 +72,31 @@ struct Received {
     taken: u64,
     told: u64,
     ended: bool,
+    /// It carries answers only: it is open while one is awaited.
+    answers: bool,
 }
 
 impl Inflow {
+    /// Nothing may come on this channel but what is asked for.
+    pub(crate) fn answers_only(&mut self, channel: Channel) {
+        let of = self.channels.entry(channel).or_default();
+        (of.answers, of.ended) = (true, true);
+    }
+
+    /// Something was asked for. Returns `false` where it is no channel of answers, or one is still awaited there.
+    pub(crate) fn on_asked(&mut self, channel: Channel) -> bool {
+        let of = self.channels.get_mut(&channel).filter(|of| of.answers && of.ended);
+        of.is_some_and(|of| {
+            of.ended = false;
+            true
+        })
+    }
+
+    /// Whether it carries answers.
+    pub(crate) fn is_of_answers(&self, channel: Channel) -> bool {
+        self.channels.get(&channel).is_some_and(|of| of.answers)
+    }
+
     /// A piece came. Returns whether it says anything.
     ///
     /// # Errors
@@ -80,18 +108,24 @@ impl Inflow {
         }
         let of = self.channels.entry(channel).or_default();
         if of.ended {
-            return Err(ProtoError::Malformed("data after the end of its stream".to_owned()));
+            let what = if of.answers { "data that nobody asked for" } else { "data after the end of its stream" };
+            return Err(ProtoError::Malformed(what.to_owned()));
         }
         of.received += bytes as u64;
         of.ended = end;
         self.waiting += bytes as u64;
         self.pieces += 1;
-        let endless = matches!(channel, Channel::Stdin | Channel::Stdout | Channel::Stderr);
+        let (size, limit) = match channel {
+            _ if of.answers => (0, 0),
+            Channel::Stdin | Channel::Stdout | Channel::Stderr => (0, 0),
+            Channel::Payload | Channel::Value => (of.received, VALUE_BYTES),
+            Channel::Input(_) | Channel::Output(_) => (of.received, FILE_BYTES),
+        };
         let limits = [
             ("data beyond its window", of.received - of.taken, CHANNEL_WINDOW_BYTES),
             ("data beyond its window", self.waiting, ATTEMPT_WINDOW_BYTES),
             ("pieces that wait", self.pieces, PIECES),
-            ("the bytes of a file or value", if endless { 0 } else { of.received }, FILE_BYTES),
+            ("the bytes of a file or value", size, limit),
         ];
         for (what, found, limit) in limits {
             if found > limit {
@@ -199,12 +233,33 @@ mod tests {
             pieces += 1;
         }
         assert_eq!(pieces, PIECES, "tiny pieces fill memory before they fill the window");
-        let mut reader = Inflow::default();
-        let mut received = 0;
-        while reader.on_received(Channel::Output(0), 64_000, false).is_ok() {
-            reader.on_taken(Channel::Output(0), 64_000);
-            received += 64_000;
+        for (channel, limit) in [(Channel::Output(0), FILE_BYTES), (Channel::Value, VALUE_BYTES)] {
+            let mut reader = Inflow::default();
+            let mut received = 0;
+            while reader.on_received(channel, 64_000, false).is_ok() {
+                reader.on_taken(channel, 64_000);
+                received += 64_000;
+            }
+            assert!(received <= limit && received + 64_000 > limit, "{received} bytes of {channel:?} were taken");
         }
-        assert!(received <= FILE_BYTES && received + 64_000 > FILE_BYTES, "{received} bytes of one file were taken");
+    }
+
+    #[test]
+    fn a_channel_of_answers_is_open_while_one_is_awaited() {
+        let channel = Channel::Input(0);
+        let mut reader = Inflow::default();
+        assert!(!reader.on_asked(channel), "it carries no answers");
+        reader.answers_only(channel);
+        assert!(reader.is_of_answers(channel) && !reader.is_of_answers(Channel::Payload));
+        let quarter = usize::try_from(CHANNEL_WINDOW_BYTES / 4).unwrap();
+        for _ in 0..3 {
+            assert!(reader.on_received(channel, 1, false).is_err(), "nobody has asked");
+            assert!(reader.on_asked(channel));
+            assert!(!reader.on_asked(channel), "one at a time");
+            reader.on_received(channel, quarter + 1, false).unwrap();
+            assert!(reader.on_taken(channel, quarter as u64 + 1).is_some());
+            reader.on_received(channel, 1, true).unwrap();
+            assert!(reader.on_taken(channel, 1).is_some(), "the end of an answer is told");
+        }
     }
 }

@@ -14,6 +14,7 @@ use p2p_proto::limits;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::{Content, Ended, Failure, FailureKind, TaskSpec};
 
+use crate::blobs;
 use crate::driver::lock;
 use crate::executor::{AttemptEnd, AttemptIo, Executor, Stop, Stops};
 
@@ -129,6 +130,10 @@ async fn attempt(function: Arc<Function>, pool: Arc<Pool>, task: TaskSpec, mut i
         Content::Streamed(size) => match gather(&mut io, size).await {
             Ok(bytes) => (bytes, true),
             Err(failure) => return failure.into(),
+        },
+        Content::Blob(blob) => match blobs::read(&io.content, Channel::Payload, &blob).await {
+            Ok(bytes) => (bytes, true),
+            Err(fault) => return Failure::from(fault).into(),
         },
     };
     if io.slot.pass().await.is_err() {

@@ -44,6 +44,7 @@
 //! | [`machine`] | the three roles as pure state machines: everything is decided there |
 //! | [`driver`] | what gives them time, boards, links and executors; the types of this page |
 //! | [`executor`] | what runs attempts: the trait, and what it is given |
+//! | [`blobs`] | how an attempt gets the blobs that its task names |
 //! | [`functions`] | the executor for closures |
 //! | [`memory`] | a board and links inside one process, with faults on request |
 //! | [`conformance`] | what any board and any link must do, as suites to run them through |
@@ -51,6 +52,7 @@
 //! Drivers run on async-std's executor. Rules cited as `S-04` are in `docs/protocol.md`.
 #![forbid(unsafe_code)]
 
+pub mod blobs;
 pub mod conformance;
 pub mod driver;
 pub mod executor;

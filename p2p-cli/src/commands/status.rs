@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use bytesize::ByteSize;
 use clap::Args;
 use comfy_table::{Table, presets};
 use p2p_proto::link::LinkPath;
+use p2p_proto::link::item::CacheUse;
 use p2p_proto::task::Command;
 use p2p_scheduler::{Client, Status, Task, Waiting, WorkerStatus};
 
@@ -110,7 +112,7 @@ fn print_table(status: &Status) {
     }
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(["worker", "busy/slots", "queued", "round trip", "link"]);
+    table.set_header(["worker", "busy/slots", "queued", "round trip", "link", "inputs kept"]);
     for worker in &status.workers {
         let busy = worker.busy.map_or("?".to_owned(), |busy| busy.to_string());
         let draining = if worker.draining { " (leaving)" } else { "" };
@@ -120,9 +122,35 @@ fn print_table(status: &Status) {
             worker.queued.map_or("?".to_owned(), |queued| queued.to_string()),
             worker.round_trip.map_or("?".to_owned(), |trip| format!("{:.2} ms", trip.as_secs_f64() * 1e3)),
             worker.path.as_ref().map_or("not reached".to_owned(), LinkPath::to_string),
+            worker.cache.map_or(String::new(), |cache| kept(&cache)),
         ]);
     }
     println!("{table}");
+    for worker in &status.workers {
+        if let Some(cache) = worker.cache.filter(|cache| cache.coming > 0) {
+            println!("{}: {}", worker.name, coming(&cache));
+        }
+    }
+}
+
+/// What a worker's cache was good for.
+fn kept(cache: &CacheUse) -> String {
+    let times = if cache.hits == 1 { "once" } else { &format!("{} times", cache.hits) };
+    match cache.hits {
+        0 if cache.saved_bytes == 0 => format!("{} sent", ByteSize::b(cache.fetched_bytes)),
+        _ => format!(
+            "{} sent, {} saved: found {times}",
+            ByteSize::b(cache.fetched_bytes),
+            ByteSize::b(cache.saved_bytes)
+        ),
+    }
+}
+
+/// What is on its way.
+fn coming(cache: &CacheUse) -> String {
+    let inputs = if cache.coming == 1 { "1 input is".to_owned() } else { format!("{} inputs are", cache.coming) };
+    let (done, all) = (ByteSize::b(cache.coming_done_bytes), ByteSize::b(cache.coming_bytes));
+    format!("{inputs} coming in, {done} of {all}, {}/s", ByteSize::b(cache.rate_bytes))
 }
 
 fn print_json(status: &Status, prospect: Option<&Waiting>) {
@@ -156,5 +184,14 @@ fn worker_json(worker: &WorkerStatus) -> serde_json::Value {
         "link": kind,
         "via": via,
         "leaving": worker.draining,
+        "cache": worker.cache.map(|cache| serde_json::json!({
+            "hits": cache.hits,
+            "saved_bytes": cache.saved_bytes,
+            "sent_bytes": cache.fetched_bytes,
+            "coming": cache.coming,
+            "coming_done_bytes": cache.coming_done_bytes,
+            "coming_bytes": cache.coming_bytes,
+            "rate_bytes_s": cache.rate_bytes,
+        })),
     })
 }

@@ -2,6 +2,7 @@
 
 mod house;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 use futures::FutureExt as _;
+use p2p_blobs::{CacheConfig, DEFAULT_CAPACITY_BYTES};
 use p2p_executor::{CommandConfig, CommandExecutor};
 use p2p_proto::board::message::Offer;
 use p2p_proto::ids::UserName;
@@ -49,14 +51,40 @@ pub struct Options {
     /// Words that tasks may ask for, such as `gpu`.
     #[arg(long = "label", value_name = "WORD")]
     pub labels: Vec<String>,
+
+    /// Disk for what tasks were sent, so that it need not be sent again.
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::b(DEFAULT_CAPACITY_BYTES))]
+    pub cache_size: ByteSize,
+
+    /// Where that is kept; workers of this machine may share a folder [default: the system's folder for caches]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// Let users share what each of them has sent: they may learn by the time it takes what others have.
+    #[arg(long)]
+    pub share_cache: bool,
+}
+
+impl Options {
+    /// What is kept for whom. Friends of another cluster or board are others, even of the same name.
+    fn cache(&self, common: &Common, wiring: &Wiring) -> Option<CacheConfig> {
+        // Without any folder it is kept while the worker runs.
+        let folder = self.cache_dir.clone().or_else(|| wiring.home.cache())?;
+        Some(CacheConfig {
+            folder,
+            realm: format!("{} {}", common.board, wiring.member.cluster),
+            capacity: self.cache_size.as_u64(),
+            shared: self.share_cache,
+        })
+    }
 }
 
 /// Works until it is interrupted or the time is over.
 pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Trouble> {
     let mut signals = Signals::listen()?;
     let wiring = Wiring::new(common, PERSONAL).await?;
-    let executor = CommandExecutor::new(CommandConfig::default())
-        .map_err(|fault| Trouble::new(Code::System, fault.to_string()))?;
+    let config = CommandConfig { cache: options.cache(common, &wiring), ..CommandConfig::default() };
+    let executor = CommandExecutor::new(config).map_err(|fault| Trouble::new(Code::System, fault.to_string()))?;
     let slots = options.slots.unwrap_or_else(processors);
     let memory_mib = mib(options.mem.unwrap_or_else(all_memory));
     let offer = WorkerOffer {

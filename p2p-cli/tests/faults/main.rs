@@ -15,6 +15,7 @@
 #[path = "../cluster/mod.rs"]
 mod cluster;
 
+mod blobs;
 mod clients;
 mod links;
 mod meeting;

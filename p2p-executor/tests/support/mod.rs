@@ -14,8 +14,10 @@ use async_std::channel::{Receiver, Sender, unbounded};
 use async_std::future::timeout;
 use async_std::task::{self, JoinHandle};
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, select};
 use p2p_executor::{CommandConfig, CommandExecutor};
+use p2p_proto::blob::Part;
+use p2p_proto::limits::CHUNK_BYTES;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::{COMMAND_RUNTIME, Command, Content, Ended, Failure, File, TaskSpec};
 use p2p_scheduler::executor::{AttemptEnd, AttemptHandle, Executor, Gone, OutputSink, Piece, Stop};
@@ -31,6 +33,8 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// An executor with a base folder of its own.
 pub struct Rig {
     pub executor: CommandExecutor,
+    /// Whose tasks they are.
+    pub user: &'static str,
     pub base: tempfile::TempDir,
 }
 
@@ -46,7 +50,7 @@ impl Rig {
         let base = tempfile::tempdir().unwrap();
         let mut config = CommandConfig { base: base.path().to_owned(), ..CommandConfig::default() };
         change(&mut config);
-        Self { executor: CommandExecutor::new(config).unwrap(), base }
+        Self { executor: CommandExecutor::new(config).unwrap(), user: "bob", base }
     }
 
     /// Starts an attempt that has its slot.
@@ -60,9 +64,9 @@ impl Rig {
     pub fn start_waiting(&self, task: TaskSpec) -> Attempt {
         let (events_in, events) = unbounded();
         let sink = Arc::new(Sink { events: events_in, permits: Mutex::new(None) });
-        let (handle, io) = AttemptHandle::pair(Arc::clone(&sink) as Arc<dyn OutputSink>);
+        let (handle, io) = AttemptHandle::pair(self.user.parse().unwrap(), Arc::clone(&sink) as Arc<dyn OutputSink>);
         let end = task::spawn(self.executor.attempt(task, io));
-        Attempt { handle, events, sink, end, seen: Seen::default() }
+        Attempt { handle, events, sink, end, seen: Seen::default(), blobs: BTreeMap::new() }
     }
 
     /// Runs a task to its end.
@@ -97,7 +101,7 @@ impl Rig {
     /// The folders of attempts.
     pub fn folders(&self) -> Vec<PathBuf> {
         let homes = children(self.base.path());
-        homes.iter().flat_map(|home| children(home)).collect()
+        homes.iter().flat_map(|home| children(home)).filter(|path| !path.ends_with("blobs")).collect()
     }
 }
 
@@ -150,6 +154,8 @@ pub struct Attempt {
     events: Receiver<Event>,
     end: JoinHandle<AttemptEnd>,
     pub seen: Seen,
+    /// What is sent when it is asked for.
+    pub blobs: BTreeMap<Channel, Vec<u8>>,
 }
 
 /// What was heard so far.
@@ -159,9 +165,21 @@ pub struct Seen {
     pub ended: Vec<Channel>,
     pub taken: BTreeMap<Channel, u64>,
     pub notes: Vec<String>,
+    pub fetches: Vec<(Channel, Part)>,
 }
 
 impl Seen {
+    /// How many bytes of chunks were asked for.
+    pub fn fetched(&self, blobs: &BTreeMap<Channel, Vec<u8>>) -> usize {
+        self.fetches
+            .iter()
+            .map(|(channel, part)| match part {
+                Part::Recipe => 0,
+                Part::Chunks(_) => part_of(&blobs[channel], part).len(),
+            })
+            .sum()
+    }
+
     pub fn text(&self, channel: Channel) -> String {
         String::from_utf8(self.streams.get(&channel).cloned().unwrap_or_default()).unwrap()
     }
@@ -169,6 +187,18 @@ impl Seen {
     pub fn stdout(&self) -> String {
         self.text(Channel::Stdout)
     }
+}
+
+/// A part of a blob of these bytes.
+pub fn part_of(bytes: &[u8], part: &Part) -> Vec<u8> {
+    let recipe = p2p_blobs::name_bytes(bytes).unwrap();
+    let Part::Chunks(runs) = part else { return recipe.to_bytes() };
+    let chunks = runs.iter().flat_map(|run| run.indices(recipe.chunks().len())).map(|index| recipe.chunks()[index]);
+    let bytes_of = |chunk: p2p_proto::blob::Chunk| {
+        let at = usize::try_from(chunk.at).unwrap();
+        &bytes[at..at + chunk.size as usize]
+    };
+    chunks.flat_map(bytes_of).copied().collect()
 }
 
 /// What an attempt left.
@@ -209,6 +239,7 @@ impl Done {
                 assert!(self.seen.ended.contains(&channel) || *size == 0, "{} has no end", file.name);
                 bytes
             }
+            Content::Blob(blob) => panic!("{} came back as {blob:?}", file.name),
         };
         let files = self.end.outputs.iter().enumerate();
         files.map(|(index, file)| (file.name.as_str(), content(index, file))).collect()
@@ -218,7 +249,12 @@ impl Done {
 impl Attempt {
     /// Hears one thing.
     async fn hear(&mut self) {
-        match soon("the attempt to say something", self.events.recv()).await.expect("the attempt said no more") {
+        let event = soon("the attempt to say something", self.events.recv()).await;
+        self.on_event(event.expect("the attempt said no more"));
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
             Event::Piece(piece) => {
                 assert!(!self.seen.ended.contains(&piece.channel), "a piece after the end of {:?}", piece.channel);
                 if piece.end {
@@ -228,6 +264,16 @@ impl Attempt {
             }
             Event::Taken(channel, bytes) => *self.seen.taken.entry(channel).or_default() += bytes,
             Event::Note(text) => self.seen.notes.push(text),
+            Event::Fetch(channel, part) => {
+                if let Some(bytes) = self.blobs.get(&channel) {
+                    let answer = part_of(bytes, &part);
+                    let mut pieces = answer.chunks(CHUNK_BYTES).peekable();
+                    while let Some(piece) = pieces.next() {
+                        self.send(channel, piece, pieces.peek().is_none());
+                    }
+                }
+                self.seen.fetches.push((channel, part));
+            }
         }
     }
 
@@ -243,7 +289,11 @@ impl Attempt {
     }
 
     pub fn send(&self, channel: Channel, bytes: &[u8], end: bool) {
-        self.handle.content(Piece { channel, bytes: bytes.to_vec(), end });
+        self.handle.content(Piece { channel, bytes: bytes.to_vec(), end, packed: false });
+    }
+
+    pub fn open_slot(&self) {
+        self.handle.open_slot();
     }
 
     pub fn stop(&self, stop: Stop) {
@@ -252,7 +302,17 @@ impl Attempt {
 
     /// Waits for the end, and hears what was said until then.
     pub async fn end(mut self) -> Done {
-        let end = soon("the end of an attempt", &mut self.end).await;
+        let end = loop {
+            // What it asks for is sent meanwhile.
+            let event = match soon("the end of an attempt", select(&mut self.end, self.events.recv().boxed())).await {
+                Either::Left((end, _)) => break end,
+                Either::Right((event, _)) => event,
+            };
+            match event {
+                Ok(event) => self.on_event(event),
+                Err(_) => break soon("the end of an attempt", &mut self.end).await,
+            }
+        };
         while !self.events.is_empty() {
             self.hear().await;
         }
@@ -269,6 +329,7 @@ impl Attempt {
 enum Event {
     Piece(Piece),
     Taken(Channel, u64),
+    Fetch(Channel, Part),
     Note(String),
 }
 
@@ -302,6 +363,10 @@ impl OutputSink for Sink {
 
     fn taken(&self, channel: Channel, bytes: u64) {
         let _ = self.events.try_send(Event::Taken(channel, bytes));
+    }
+
+    fn fetch(&self, channel: Channel, part: Part) {
+        let _ = self.events.try_send(Event::Fetch(channel, part));
     }
 
     fn note(&self, text: String) {

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::blob::Part;
 use crate::ids::{AttemptId, PeerName, SetupId};
 use crate::task::{Content, Ended, File, ReturnReason, TaskSpec};
 
@@ -67,6 +68,9 @@ pub enum ToClient {
     /// Input was taken: more may come.
     #[serde(rename = "taken")]
     Taken(Taken),
+    /// I do not have this: send it.
+    #[serde(rename = "fetch")]
+    Fetch(Fetch),
     /// Something a person should know.
     #[serde(rename = "note")]
     Note(Note),
@@ -191,6 +195,9 @@ pub struct Data {
     /// Nothing comes after this piece.
     #[serde(rename = "e", default, skip_serializing_if = "is_false")]
     pub end: bool,
+    /// The bytes are a zstd frame of at most [`crate::limits::CHUNK_BYTES`]; only in what answers a [`Fetch`].
+    #[serde(rename = "z", default, skip_serializing_if = "is_false")]
+    pub packed: bool,
     /// The bytes.
     #[serde(rename = "d", with = "serde_bytes")]
     pub bytes: Vec<u8>,
@@ -209,6 +216,22 @@ pub struct Taken {
     /// Bytes since the beginning.
     #[serde(rename = "n")]
     pub bytes: u64,
+}
+
+/// Asks for a part of a blob that the task names, on the channel of the input or payload that is this blob.
+///
+/// Its bytes follow there as [`Data`], in the order in which they were asked for; `end` closes the answer to each request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// For which attempt.
+    #[serde(rename = "a")]
+    pub attempt: AttemptId,
+    /// Which of its blobs.
+    #[serde(rename = "c")]
+    pub channel: Channel,
+    /// What of it.
+    #[serde(rename = "p")]
+    pub part: Part,
 }
 
 /// Something a person should know about an attempt.
@@ -268,6 +291,35 @@ pub struct Pong {
     /// Attempts that wait here for a slot, of all clients.
     #[serde(rename = "q")]
     pub queued: u32,
+    /// What it keeps of the asking user's inputs; `None` where it keeps none.
+    #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheUse>,
+}
+
+/// What a worker's cache was good for since it started, and what is coming in now; of one user, or of all where they share it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheUse {
+    /// Inputs that were there when a task needed them.
+    #[serde(rename = "h", default)]
+    pub hits: u64,
+    /// Bytes that did not have to be sent.
+    #[serde(rename = "s", default)]
+    pub saved_bytes: u64,
+    /// Bytes that were sent.
+    #[serde(rename = "f", default)]
+    pub fetched_bytes: u64,
+    /// Inputs that are coming in.
+    #[serde(rename = "n", default)]
+    pub coming: u32,
+    /// What of them is there, bytes.
+    #[serde(rename = "d", default)]
+    pub coming_done_bytes: u64,
+    /// What they have together, bytes.
+    #[serde(rename = "t", default)]
+    pub coming_bytes: u64,
+    /// How fast they come in, bytes a second.
+    #[serde(rename = "r", default)]
+    pub rate_bytes: u64,
 }
 
 /// The items of one direction: lets records and queues serve both.
@@ -356,8 +408,8 @@ impl Item for ToWorker {
 
 impl Item for ToClient {
     const TAGS: &'static [&'static str] = &[
-        "open", "credit", "revoke", "started", "data", "taken", "note", "finished", "returned", "late", "draining",
-        "pong", "standby", "ack",
+        "open", "credit", "revoke", "started", "data", "taken", "fetch", "note", "finished", "returned", "late",
+        "draining", "pong", "standby", "ack",
     ];
 
     type Other = ToWorker;
@@ -398,6 +450,7 @@ impl Item for ToClient {
                 Self::Open(open) => open_weight(open),
                 Self::Data(data) => data.bytes.len(),
                 Self::Note(note) => note.text.len(),
+                Self::Fetch(Fetch { part: Part::Chunks(runs), .. }) => runs.len() * 16,
                 Self::Standby(standby) => standby.noise.len(),
                 Self::Finished(finished) => {
                     ended_weight(&finished.ended) + inline(&finished.value) + files_weight(&finished.outputs)
@@ -432,6 +485,7 @@ fn inline(content: &Content) -> usize {
     match content {
         Content::Inline(bytes) => bytes.len(),
         Content::Streamed(_) => 0,
+        Content::Blob(_) => 64,
     }
 }
 

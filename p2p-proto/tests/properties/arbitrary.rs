@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use p2p_proto::blob::{BlobId, BlobRef, Part, Run};
 use p2p_proto::board::message::{
     Admit, Beat, Bye, Claim, Connect, Deny, DenyReason, Envelope, Hello, Message, Offer, Prove, Ready, Refuse,
     RefuseReason, Seek, Summon,
@@ -10,7 +11,8 @@ use p2p_proto::ids::{AttemptId, ClusterName, MachineKey, PeerKeys, PeerName, Pro
 use p2p_proto::limits;
 use p2p_proto::link::handshake::PAYLOAD_BYTES;
 use p2p_proto::link::item::{
-    Channel, Data, Finished, Note, Open, Pong, Returned, Standby, Submit, Taken, ToClient, ToWorker, Want,
+    CacheUse, Channel, Data, Fetch, Finished, Note, Open, Pong, Returned, Standby, Submit, Taken, ToClient, ToWorker,
+    Want,
 };
 use p2p_proto::link::setup::{Answer, Call};
 use p2p_proto::link::{Hint, Hints, TransitKey};
@@ -229,6 +231,11 @@ fn content() -> impl Strategy<Value = Content> {
         vec(any::<u8>(), 0..512).prop_map(Content::Inline),
         Just(Content::Streamed(0)),
         any::<u64>().prop_map(Content::Streamed),
+        (any::<[u8; 32]>(), any::<u64>(), any::<u32>()).prop_map(|(id, size, chunks)| Content::Blob(BlobRef {
+            id: BlobId(id),
+            size,
+            chunks
+        })),
     ]
 }
 
@@ -272,12 +279,14 @@ fn channel() -> impl Strategy<Value = Channel> {
 }
 
 fn data() -> impl Strategy<Value = Data> {
-    (attempt(), channel(), any::<bool>(), vec(any::<u8>(), 0..2000)).prop_map(|(attempt, channel, end, bytes)| Data {
-        attempt,
-        channel,
-        end,
-        bytes,
-    })
+    (attempt(), channel(), any::<[bool; 2]>(), vec(any::<u8>(), 0..2000))
+        .prop_map(|(attempt, channel, [end, packed], bytes)| Data { attempt, channel, end, packed, bytes })
+}
+
+fn fetch() -> impl Strategy<Value = Fetch> {
+    let runs = vec(any::<(u32, u32)>().prop_map(|(first, count)| Run(first, count)), 0..8);
+    let part = prop_oneof![Just(Part::Recipe), runs.prop_map(Part::Chunks)];
+    (attempt(), channel(), part).prop_map(|(attempt, channel, part)| Fetch { attempt, channel, part })
 }
 
 fn taken() -> impl Strategy<Value = Taken> {
@@ -370,13 +379,25 @@ pub(crate) fn to_client() -> impl Strategy<Value = ToClient> {
         attempt().prop_map(ToClient::Started),
         data().prop_map(ToClient::Data),
         taken().prop_map(ToClient::Taken),
+        fetch().prop_map(ToClient::Fetch),
         (attempt(), text(limits::NOTE_BYTES)).prop_map(|(attempt, text)| ToClient::Note(Note { attempt, text })),
         finished().prop_map(ToClient::Finished),
         returned().prop_map(ToClient::Returned),
         attempt().prop_map(ToClient::TooLate),
         Just(ToClient::Draining),
-        (any::<u64>(), any::<u32>(), any::<u32>(), any::<u32>())
-            .prop_map(|(nonce, slots, busy, queued)| ToClient::Pong(Pong { nonce, slots, busy, queued })),
+        (any::<u64>(), any::<[u32; 3]>(), option::of(any::<([u64; 6], u32)>())).prop_map(|(nonce, load, cache)| {
+            let [slots, busy, queued] = load;
+            let cache = cache.map(|([hits, saved_bytes, fetched_bytes, done, all, rate_bytes], coming)| CacheUse {
+                hits,
+                saved_bytes,
+                fetched_bytes,
+                coming,
+                coming_done_bytes: done,
+                coming_bytes: all,
+                rate_bytes,
+            });
+            ToClient::Pong(Pong { nonce, slots, busy, queued, cache })
+        }),
         standby().prop_map(ToClient::Standby),
         any::<u64>().prop_map(ToClient::Ack),
     ]

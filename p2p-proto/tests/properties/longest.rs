@@ -156,7 +156,7 @@ fn a_handshake_payload_over_its_limit_is_refused() {
 #[test]
 fn a_chunk_and_the_largest_plain_task_fit_in_a_record() {
     let (attempt, channel) = (AttemptId(u64::MAX), Channel::Output(u16::MAX));
-    let data = Data { attempt, channel, end: true, bytes: vec![0xff; limits::CHUNK_BYTES] };
+    let data = Data { attempt, channel, end: true, packed: true, bytes: vec![0xff; limits::CHUNK_BYTES] };
     assert!(record::append(&ToWorker::Data(data.clone()), &mut Vec::new()));
     assert!(record::append(&ToClient::Data(data), &mut Vec::new()));
 

@@ -46,7 +46,7 @@ proptest! {
                     let mut bytes = number.to_be_bytes().to_vec();
                     bytes.resize(size.max(4), 0);
                     let attempt = AttemptId(attempt);
-                    queue.push(ToClient::Data(Data { attempt, channel: Channel::Stdout, end: false, bytes })).unwrap();
+                    queue.push(ToClient::Data(Data { attempt, channel: Channel::Stdout, end: false, packed: false, bytes })).unwrap();
                     model.attempts.entry(attempt).or_default().push_back((number, false));
                 }
                 Step::Finished(attempt) => {
@@ -110,7 +110,7 @@ fn an_end_goes_ahead_of_other_attempts_data_but_not_of_its_own() {
     let mut queue = Outgoing::default();
     for attempt in [1, 2] {
         let bytes = vec![0; limits::CHUNK_BYTES];
-        let data = Data { attempt: AttemptId(attempt), channel: Channel::Stdout, end: true, bytes };
+        let data = Data { attempt: AttemptId(attempt), channel: Channel::Stdout, end: true, packed: false, bytes };
         queue.push(ToClient::Data(data)).unwrap();
     }
     queue.push(finished(AttemptId(2), 0)).unwrap();

@@ -19,7 +19,7 @@ fn open(received: Option<u64>) -> Open {
 fn data(number: u64, size: usize) -> Data {
     let mut bytes = number.to_be_bytes().to_vec();
     bytes.resize(size.max(8), 0);
-    Data { attempt: AttemptId(1), channel: Channel::Stdin, end: false, bytes }
+    Data { attempt: AttemptId(1), channel: Channel::Stdin, end: false, packed: false, bytes }
 }
 
 fn number(bytes: &[u8]) -> u64 {

@@ -1,8 +1,10 @@
 //! Every link item alone, and records that hold several.
 
+use p2p_proto::blob::{BlobId, BlobRef, Part, Run};
 use p2p_proto::ids::{AttemptId, SetupId};
 use p2p_proto::link::item::{
-    Channel, Data, Finished, Item, Note, Open, Pong, Returned, Standby, Submit, Taken, ToClient, ToWorker, Want,
+    CacheUse, Channel, Data, Fetch, Finished, Item, Note, Open, Pong, Returned, Standby, Submit, Taken, ToClient,
+    ToWorker, Want,
 };
 use p2p_proto::link::record;
 use p2p_proto::task::{COMMAND_RUNTIME, Command, Content, Ended, Failure, FailureKind, File, ReturnReason, TaskSpec};
@@ -114,19 +116,31 @@ fn to_worker() -> Vec<(&'static str, ToWorker)> {
         labels: vec!["gpu".into()],
         priority: -1,
     };
-    let data =
-        |channel, end, bytes: &[u8]| ToWorker::Data(Data { attempt: ATTEMPT, channel, end, bytes: bytes.into() });
+    let data = |channel, end, bytes: &[u8]| {
+        ToWorker::Data(Data { attempt: ATTEMPT, channel, end, packed: false, bytes: bytes.into() })
+    };
+    let blob = Content::Blob(BlobRef { id: BlobId([7; 32]), size: 5_000_000, chunks: 12 });
+    let big = TaskSpec {
+        runtime: "f".into(),
+        inputs: vec![File { name: "big.db".into(), content: blob, executable: false }],
+        ..TaskSpec::default()
+    };
     vec![
         ("open", ToWorker::Open(open(&carol(), 0))),
         ("open: a link goes on", ToWorker::Open(Open { received: Some(17), ..open(&carol(), 0) })),
         ("want", ToWorker::Want(Want { tasks: 100, round_trip_us: 25_000 })),
         ("submit: a command", ToWorker::Submit(Submit { attempt: ATTEMPT, task: plain, alone: false })),
         ("submit: everything", ToWorker::Submit(Submit { attempt: AttemptId(u64::MAX), task: full, alone: true })),
+        ("submit: a blob", ToWorker::Submit(Submit { attempt: ATTEMPT, task: big, alone: false })),
         ("cancel", ToWorker::Cancel(ATTEMPT)),
         ("recall", ToWorker::Recall(ATTEMPT)),
         ("ping", ToWorker::Ping(99)),
         ("data: payload", data(Channel::Payload, false, b"abc")),
         ("data: input file 1", data(Channel::Input(1), false, b"abc")),
+        ("data: a packed answer", {
+            let (channel, bytes) = (Channel::Input(0), b"a zstd frame".to_vec());
+            ToWorker::Data(Data { attempt: ATTEMPT, channel, end: true, packed: true, bytes })
+        }),
         ("data: end of stdin", data(Channel::Stdin, true, b"")),
         ("taken", ToWorker::Taken(Taken { attempt: ATTEMPT, channel: Channel::Stdout, bytes: 65_536 })),
         ("standby: a call", ToWorker::Standby(Standby { setup: SetupId(2), noise: b"message 1".to_vec() })),
@@ -136,8 +150,10 @@ fn to_worker() -> Vec<(&'static str, ToWorker)> {
 }
 
 fn to_client() -> Vec<(&'static str, ToClient)> {
-    let data =
-        |channel, end, bytes: &[u8]| ToClient::Data(Data { attempt: ATTEMPT, channel, end, bytes: bytes.into() });
+    let data = |channel, end, bytes: &[u8]| {
+        ToClient::Data(Data { attempt: ATTEMPT, channel, end, packed: false, bytes: bytes.into() })
+    };
+    let fetch = |channel, part| ToClient::Fetch(Fetch { attempt: ATTEMPT, channel, part });
     let finished = |ended| {
         let (value, outputs) = (Content::default(), Vec::new());
         ToClient::Finished(Finished { attempt: ATTEMPT, ended, value, outputs, ran_us: 1_500_000 })
@@ -178,6 +194,8 @@ fn to_client() -> Vec<(&'static str, ToClient)> {
         ("data: output file 0", data(Channel::Output(0), true, b"3,4")),
         ("data: value", data(Channel::Value, true, b"v")),
         ("taken", ToClient::Taken(Taken { attempt: ATTEMPT, channel: Channel::Input(1), bytes: 3 })),
+        ("fetch: a list of chunks", fetch(Channel::Payload, Part::Recipe)),
+        ("fetch: chunks", fetch(Channel::Input(0), Part::Chunks(vec![Run(0, 5), Run(9, 1)]))),
         ("note", ToClient::Note(Note { attempt: ATTEMPT, text: "no output file matches out/*.csv".into() })),
         ("finished: exit 0 with everything", ToClient::Finished(full)),
         ("finished: exit -1", finished(Ended::Exit(-1))),
@@ -190,7 +208,25 @@ fn to_client() -> Vec<(&'static str, ToClient)> {
     all.extend([
         ("late", ToClient::TooLate(ATTEMPT)),
         ("draining", ToClient::Draining),
-        ("pong", ToClient::Pong(Pong { nonce: 99, slots: 4, busy: 2, queued: 1 })),
+        ("pong", ToClient::Pong(Pong { nonce: 99, slots: 4, busy: 2, queued: 1, cache: None })),
+        (
+            "pong: inputs are kept",
+            ToClient::Pong(Pong {
+                nonce: 99,
+                slots: 4,
+                busy: 2,
+                queued: 1,
+                cache: Some(CacheUse {
+                    hits: 12,
+                    saved_bytes: 5_000_000_000,
+                    fetched_bytes: 1_000_000,
+                    coming: 1,
+                    coming_done_bytes: 70_000,
+                    coming_bytes: 100_000,
+                    rate_bytes: 35_000,
+                }),
+            }),
+        ),
         ("standby: an answer", ToClient::Standby(Standby { setup: SetupId(2), noise: b"message 2".to_vec() })),
         ("ack", ToClient::Ack(300)),
     ]);

@@ -7,16 +7,19 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_std::channel::{Receiver, Sender, bounded};
+use async_std::task::spawn_blocking;
 use futures::future::AbortHandle;
 
 use p2p_proto::board::Board;
 use p2p_proto::error::ProtoError;
 use p2p_proto::ids::{AttemptId, Role, TaskId};
 use p2p_proto::limits;
+use p2p_proto::link::item::Finished;
 use p2p_proto::link::{LinkTransport, ToClient, ToWorker};
+use p2p_proto::task::Content;
 
 use super::connections::{self, Base, Links, Occurrence, Peer, spawn};
-use super::task::{Task, TaskHandle, TaskShared};
+use super::task::{Names, Task, TaskHandle, TaskShared, has_large};
 use super::{Clock, Member, REPORTS, Sides, TrustStore, entropy, lock};
 use crate::LinkId;
 use crate::machine::client::{
@@ -26,6 +29,8 @@ use crate::machine::client::{
 /// How long [`Client::close`] waits for links and board to take their last lines.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
+/// After so many bytes were read to name them, what has been named is submitted.
+const NAMED_BYTES: u64 = 256 * 1024 * 1024;
 /// Tasks that are submitted under one lock.
 const LOT: usize = 65_536;
 
@@ -78,6 +83,7 @@ impl Client {
             store,
             reports,
             next_task: AtomicU64::new(0),
+            names: Arc::default(),
         });
         let background = [
             spawn(connections::follow_board(Arc::clone(&inner))),
@@ -106,7 +112,27 @@ impl Client {
         }
     }
 
+    /// Names what is large in it, and submits it. What took long to name is not waited for by what was named before.
     async fn submit_lot(&self, mut lot: Vec<Task>, handles: &mut Vec<TaskHandle>) {
+        while lot.iter().any(has_large) {
+            let names = Arc::clone(&self.0.inner.names);
+            let (named, rest) = spawn_blocking(move || {
+                let (mut read, mut at) = (0, 0);
+                while at < lot.len() && read < NAMED_BYTES {
+                    read += names.name(&mut lot[at]);
+                    at += 1;
+                }
+                let rest = lot.split_off(at);
+                (lot, rest)
+            })
+            .await;
+            self.submit_named(named, handles).await;
+            lot = rest;
+        }
+        self.submit_named(lot, handles).await;
+    }
+
+    async fn submit_named(&self, mut lot: Vec<Task>, handles: &mut Vec<TaskHandle>) {
         let inner = &self.0.inner;
         while !lot.is_empty() {
             let finished = inner.base.ended.listen();
@@ -200,6 +226,7 @@ pub(crate) struct ClientInner {
     store: Arc<dyn TrustStore>,
     reports: Sender<ClientReport>,
     next_task: AtomicU64,
+    names: Arc<Names>,
 }
 
 pub(crate) struct Core {
@@ -357,10 +384,18 @@ impl Peer for ClientInner {
                         crowded.push(ClientInput::Crowded { task: shared.id, attempt });
                     }
                 }
+                ToClient::Fetch(fetch) => {
+                    if let Some((_, shared)) = core.attempts.get(&fetch.attempt).filter(|(of, _)| *of == link) {
+                        shared.on_fetch(fetch)?;
+                    }
+                }
                 ToClient::Taken(taken) => {
                     if let Some((_, shared)) = core.attempts.get(&taken.attempt).filter(|(of, _)| *of == link) {
                         shared.on_taken(taken);
                     }
+                }
+                ToClient::Finished(finished) if has_blobs(&finished) => {
+                    return Err(ProtoError::Malformed("a result that is named and not sent".to_owned()));
                 }
                 item => control.push(item),
             }
@@ -373,6 +408,12 @@ impl Peer for ClientInner {
         }
         Ok(())
     }
+}
+
+/// Results are sent, whatever their size: nobody has them yet.
+fn has_blobs(finished: &Finished) -> bool {
+    let mut contents = finished.outputs.iter().map(|file| &file.content).chain([&finished.value]);
+    contents.any(|content| matches!(content, Content::Blob(_)))
 }
 
 /// Sends a task's streamed input to one attempt; a task whose input cannot be read is cancelled.

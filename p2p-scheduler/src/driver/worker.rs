@@ -11,11 +11,12 @@ use event_listener::Event;
 use futures::FutureExt as _;
 use futures::future::{AbortHandle, BoxFuture};
 
+use p2p_proto::blob::Part;
 use p2p_proto::board::Board;
 use p2p_proto::error::ProtoError;
 use p2p_proto::ids::{AttemptId, Role, UserName};
 use p2p_proto::limits;
-use p2p_proto::link::item::{Channel, Data, Finished, Note, Submit, Taken};
+use p2p_proto::link::item::{Channel, Data, Fetch, Finished, Note, Pong, Submit, Taken};
 use p2p_proto::link::{LinkTransport, ToClient, ToWorker, record};
 use p2p_proto::task::{Content, Ended, Failure, FailureKind};
 
@@ -216,7 +217,11 @@ impl WorkerInner {
                 self.base.ended.notify(usize::MAX);
             }
             WorkerOutput::Send(link, item) => core.links.send(link, item),
-            WorkerOutput::Stage(link, submit) => self.stage(core, link, *submit),
+            WorkerOutput::Pong(link, user, pong) => {
+                let cache = self.executor.cache_use(&user);
+                core.links.send(link, ToClient::Pong(Pong { cache, ..pong }));
+            }
+            WorkerOutput::Stage { link, user, submit } => self.stage(core, link, user, *submit),
             WorkerOutput::Run(link, attempt) => self.run(core, link, attempt),
             WorkerOutput::Interrupt(link, attempt) => {
                 if let Some(entry) = core.attempts.get(&(link, attempt)) {
@@ -254,7 +259,7 @@ impl WorkerInner {
         }
     }
 
-    fn stage(self: &Arc<Self>, core: &mut Core, link: LinkId, submit: Submit) {
+    fn stage(self: &Arc<Self>, core: &mut Core, link: LinkId, user: UserName, submit: Submit) {
         let Some(queue) = core.links.queue(link) else { return };
         let attempt = submit.attempt;
         let sink = Arc::new(Sink {
@@ -267,7 +272,13 @@ impl WorkerInner {
             gone: AtomicBool::new(false),
         });
         let streams = streams_in(&submit);
-        let (handle, io) = AttemptHandle::pair(Arc::clone(&sink) as Arc<dyn OutputSink>);
+        let mut inflow = Inflow::default();
+        for (channel, content) in contents(&submit) {
+            if matches!(content, Content::Blob(_)) {
+                inflow.answers_only(channel);
+            }
+        }
+        let (handle, io) = AttemptHandle::pair(user, Arc::clone(&sink) as Arc<dyn OutputSink>);
         // A fault of the executor must cost this attempt and not its slot.
         let executor = Arc::clone(&self.executor);
         let begun = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| executor.attempt(submit.task, io)));
@@ -278,7 +289,7 @@ impl WorkerInner {
         } else {
             Stage::Waiting(future)
         };
-        core.attempts.insert((link, attempt), Attempt { handle, sink, inflow: Inflow::default(), stage });
+        core.attempts.insert((link, attempt), Attempt { handle, sink, inflow, stage });
     }
 
     fn run(self: &Arc<Self>, core: &mut Core, link: LinkId, attempt: AttemptId) {
@@ -296,11 +307,11 @@ impl WorkerInner {
         let mut end = ended.unwrap_or_else(|_| executor_fault());
         let value = if end.value.len() <= limits::PAYLOAD_BYTES {
             Content::Inline(std::mem::take(&mut end.value))
-        } else if end.value.len() as u64 > limits::FILE_BYTES {
+        } else if end.value.len() as u64 > limits::VALUE_BYTES {
             let message = format!(
                 "the function returned {} bytes; up to {} MiB can travel: return less, or write a file",
                 end.value.len(),
-                limits::FILE_BYTES / (1024 * 1024)
+                limits::VALUE_BYTES / (1024 * 1024)
             );
             end.ended = Ended::Failed(Failure::new(FailureKind::TooLarge, message));
             Content::default()
@@ -405,17 +416,24 @@ fn on_data(core: &mut Core, link: LinkId, data: Data) -> Result<(), ProtoError> 
         // Nothing streams into it before it runs: what came would only fill memory, for each of a thousand that wait.
         return Err(ProtoError::Malformed("data that nobody asked for".to_owned()));
     }
-    let Data { channel, bytes, end, .. } = data;
+    let Data { channel, bytes, end, packed, .. } = data;
+    if packed && !attempt.inflow.is_of_answers(channel) {
+        return Err(ProtoError::Malformed("packed data on a stream that has none".to_owned()));
+    }
     if attempt.inflow.on_received(channel, bytes.len(), end)? {
-        attempt.handle.content(Piece { channel, bytes, end });
+        attempt.handle.content(Piece { channel, bytes, end, packed });
     }
     Ok(())
 }
 
 fn streams_in(submit: &Submit) -> bool {
-    let task = &submit.task;
-    let streamed = |content: &Content| matches!(content, Content::Streamed(_));
-    streamed(&task.payload) || task.inputs.iter().any(|file| streamed(&file.content))
+    contents(submit).any(|(_, content)| !matches!(content, Content::Inline(_)))
+}
+
+/// What may come in, and on which channel.
+fn contents(submit: &Submit) -> impl Iterator<Item = (Channel, &Content)> {
+    let inputs = (0..).zip(&submit.task.inputs).map(|(index, file)| (Channel::Input(index), &file.content));
+    inputs.chain([(Channel::Payload, &submit.task.payload)])
 }
 
 /// Where an attempt's output goes: its link's queue, as far as windows allow.
@@ -444,7 +462,7 @@ impl Sink {
     async fn write_all(&self, channel: Channel, bytes: &[u8]) -> Result<(), Gone> {
         let mut pieces = bytes.chunks(limits::CHUNK_BYTES).peekable();
         while let Some(piece) = pieces.next() {
-            self.send(Piece { channel, bytes: piece.to_vec(), end: pieces.peek().is_none() }).await?;
+            self.send(Piece { channel, bytes: piece.to_vec(), end: pieces.peek().is_none(), packed: false }).await?;
         }
         Ok(())
     }
@@ -460,8 +478,8 @@ impl Sink {
             }
             moved.await;
         }
-        let Piece { channel, bytes, end } = piece;
-        self.queue.push_bulk(ToClient::Data(Data { attempt: self.attempt, channel, end, bytes })).await
+        let Piece { channel, bytes, end, packed } = piece;
+        self.queue.push_bulk(ToClient::Data(Data { attempt: self.attempt, channel, end, packed, bytes })).await
     }
 }
 
@@ -476,6 +494,15 @@ impl OutputSink for Sink {
         let Some(attempt) = core.attempts.get_mut(&(self.link, self.attempt)) else { return };
         if let Some(bytes) = attempt.inflow.on_taken(channel, bytes) {
             self.queue.push(ToClient::Taken(Taken { attempt: self.attempt, channel, bytes }));
+        }
+    }
+
+    fn fetch(&self, channel: Channel, part: Part) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        let mut core = lock(&inner.core);
+        let Some(attempt) = core.attempts.get_mut(&(self.link, self.attempt)) else { return };
+        if attempt.inflow.on_asked(channel) {
+            self.queue.push(ToClient::Fetch(Fetch { attempt: self.attempt, channel, part }));
         }
     }
 

@@ -40,7 +40,7 @@ impl Executor for Flooder {
     fn attempt(&self, task: TaskSpec, io: AttemptIo) -> BoxFuture<'static, AttemptEnd> {
         let written = Arc::clone(&self.0);
         Box::pin(async move {
-            let AttemptIo { slot, mut stops, output, .. } = io;
+            let AttemptIo { mut slot, mut stops, output, .. } = io;
             if slot.pass().await.is_err() || task.runtime == "echo" {
                 return AttemptEnd::new(Ended::Exit(0));
             }
@@ -121,7 +121,13 @@ impl Flood {
             Self::Large => CHUNK_BYTES,
             Self::Tiny => 1,
         };
-        let data = ToClient::Data(Data { attempt, channel: Channel::Stdout, end: false, bytes: vec![b'x'; bytes] });
+        let data = ToClient::Data(Data {
+            attempt,
+            channel: Channel::Stdout,
+            end: false,
+            packed: false,
+            bytes: vec![b'x'; bytes],
+        });
         let mut record = Vec::new();
         while record::append(&data, &mut record) {}
         record

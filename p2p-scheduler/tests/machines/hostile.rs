@@ -73,7 +73,13 @@ fn to_client(world: &mut World) -> ToClient {
         }
         6 => ToClient::Returned(Returned { attempt, why: ReturnReason::Other }),
         7 => ToClient::Returned(Returned { attempt, why: ReturnReason::Mismatch }),
-        8 => ToClient::Pong(Pong { nonce: 0, slots: number(world), busy: number(world), queued: number(world) }),
+        8 => ToClient::Pong(Pong {
+            nonce: 0,
+            slots: number(world),
+            busy: number(world),
+            queued: number(world),
+            cache: None,
+        }),
         _ => ToClient::TooLate(attempt),
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use p2p_proto::board::BoardEvent;
-use p2p_proto::link::{Hints, LinkError, ToWorker};
+
+use p2p_proto::link::{Hints, LinkError, ToClient, ToWorker};
 use p2p_scheduler::machine::client::{ClientInput, ClientOutput};
 use p2p_scheduler::machine::host::{HostInput, HostOutput};
 use p2p_scheduler::machine::worker::{WorkerInput, WorkerOutput};
@@ -145,7 +146,13 @@ impl World {
                     self.push_to_client((peer, link), item);
                     touched.insert(link);
                 }
-                WorkerOutput::Stage(link, submit) => self.stage((peer, link), *submit),
+                WorkerOutput::Pong(link, _, pong) => {
+                    let item = ToClient::Pong(pong);
+                    self.note(peer, || format!("sends on link {}: {item:?}", link.0));
+                    self.push_to_client((peer, link), item);
+                    touched.insert(link);
+                }
+                WorkerOutput::Stage { link, submit, .. } => self.stage((peer, link), *submit),
                 WorkerOutput::Run(link, attempt) => {
                     self.note(peer, || format!("runs {attempt:?} of link {}", link.0));
                     self.run_attempt((peer, link), attempt);

@@ -1,11 +1,12 @@
 //! One attempt at a task, as the client's driver knows it: what it said that nobody has read, and its windows.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+use p2p_proto::blob::Part;
 use p2p_proto::error::ProtoError;
 use p2p_proto::ids::{AttemptId, PeerName};
 use p2p_proto::limits;
@@ -56,6 +57,10 @@ pub(super) struct Attempt {
     pub(super) starved: bool,
     inflow: Inflow,
     pub(super) outflow: Outflow,
+    /// What it asks for, and nobody has begun to answer.
+    pub(super) fetches: VecDeque<(Channel, Part)>,
+    /// Where its next request must wait for the answer to the last one: this bounds how many there are.
+    pub(super) answering: HashSet<Channel>,
     /// What it said and nobody has read.
     pub(super) events: VecDeque<TaskEvent>,
     /// Notes in `events`.
@@ -67,8 +72,19 @@ pub(super) struct Attempt {
 impl Attempt {
     pub(super) fn new(id: AttemptId, worker: PeerName, queue: Arc<dyn AttemptQueue>) -> Self {
         let events = VecDeque::from([TaskEvent::Sent(worker)]);
-        let (inflow, outflow) = Default::default();
-        Self { id, queue, started: false, starved: false, inflow, outflow, events, notes: 0, crowded: false }
+        Self {
+            id,
+            queue,
+            started: false,
+            starved: false,
+            inflow: Inflow::default(),
+            outflow: Outflow::default(),
+            fetches: VecDeque::new(),
+            answering: HashSet::new(),
+            events,
+            notes: 0,
+            crowded: false,
+        }
     }
 
     /// Keeps a note.
@@ -98,7 +114,10 @@ impl Attempt {
 
     /// Keeps a piece. Returns whether much of its output waits.
     pub(super) fn on_data(&mut self, data: Data) -> Result<bool, ProtoError> {
-        let Data { channel, bytes, end, .. } = data;
+        let Data { channel, bytes, end, packed, .. } = data;
+        if packed {
+            return Err(ProtoError::Malformed("packed output".to_owned()));
+        }
         let says_something = self.inflow.on_received(channel, bytes.len(), end)?;
         let crowded = self.inflow.is_crowded(channel);
         if says_something && !self.join(channel, &bytes, end, if crowded { JOIN_BEHIND } else { 1 }) {

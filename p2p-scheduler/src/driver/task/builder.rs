@@ -18,14 +18,14 @@ use crate::functions::to_cbor;
 
 /// Payload and files of one task that travel inside its `Submit`, bytes together; the others stream. With as many names as a task may
 /// have, and what each file costs, it still fits one record.
-const INLINE_TOTAL_BYTES: u64 = 26 * 1024;
+pub(super) const INLINE_TOTAL_BYTES: u64 = 22 * 1024;
 
 /// What to run.
 #[derive(Debug)]
 pub struct Task {
     pub(crate) spec: TaskSpec,
     pub(crate) sources: Vec<(Channel, Source)>,
-    inline: u64,
+    pub(super) inline: u64,
     /// Bytes of all file names.
     names: usize,
 }

@@ -10,11 +10,15 @@
 //! | `handle` | [`TaskHandle`] and the [`TaskEvent`]s that it hands out |
 //! | `shared` | what the handle, the client's driver and the pumps share: which attempts live, and which one is shown |
 //! | `attempt` | one of them: what it said that nobody has read, and its windows |
+//! | `names` | names large content, so that a worker that has it need not be sent it |
 //! | `pump` | sends input to an attempt, each attempt by a pump of its own |
+//! | `answers` | sends an attempt what it asks for of the task's blobs |
 
+mod answers;
 mod attempt;
 mod builder;
 mod handle;
+mod names;
 mod pump;
 #[cfg(test)]
 mod recorder;
@@ -22,4 +26,5 @@ mod shared;
 
 pub use builder::Task;
 pub use handle::{TaskEvent, TaskHandle};
+pub(crate) use names::{Names, has_large};
 pub(crate) use shared::TaskShared;

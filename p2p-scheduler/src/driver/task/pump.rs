@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use async_std::io::ReadExt as _;
 use futures::AsyncRead;
-use futures::future::{Either, select};
+use futures::future::{Either, select, try_join};
 
+use p2p_proto::blob::Recipe;
 use p2p_proto::ids::AttemptId;
 use p2p_proto::limits;
 use p2p_proto::link::ToWorker;
@@ -25,6 +26,31 @@ pub(crate) enum Source {
     File(PathBuf),
     /// From a stream that can be read once.
     Reader(Mutex<Option<Box<dyn AsyncRead + Send + Unpin>>>),
+    /// A blob: only what an attempt asks for is sent to it.
+    Blob(Blob),
+}
+
+/// Content with a name.
+pub(crate) struct Blob {
+    pub(crate) recipe: Arc<Recipe>,
+    pub(crate) origin: Origin,
+}
+
+/// Where a blob's bytes are.
+#[derive(Clone)]
+pub(crate) enum Origin {
+    Bytes(Arc<Vec<u8>>),
+    File(PathBuf),
+}
+
+impl Origin {
+    /// What to say when it cannot be read.
+    pub(super) fn unreadable(&self, fault: &std::io::Error) -> String {
+        match self {
+            Self::Bytes(_) => format!("its payload cannot be read: {fault}"),
+            Self::File(path) => format!("{} cannot be read any more: {fault}", path.display()),
+        }
+    }
 }
 
 impl Source {
@@ -43,12 +69,13 @@ impl fmt::Debug for Source {
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
             Self::File(path) => write!(f, "File({})", path.display()),
             Self::Reader(_) => f.write_str("Reader"),
+            Self::Blob(blob) => write!(f, "Blob({})", blob.recipe.name().id),
         }
     }
 }
 
 /// Why a stream was not sent to its end.
-enum Pumped {
+pub(super) enum Pumped {
     /// The attempt is over.
     Void,
     /// This machine cannot read it.
@@ -56,7 +83,7 @@ enum Pumped {
 }
 
 impl TaskShared {
-    /// Sends all streamed content to one attempt, until it is over.
+    /// Sends all streamed content to one attempt, and what it asks for of the others, until it is over.
     ///
     /// An attempt whose input cannot be read is no reason to end others that have theirs: only when no attempt is left that could win,
     /// this is an error.
@@ -64,22 +91,31 @@ impl TaskShared {
     /// # Errors
     /// Why this machine cannot read what it has promised; the task must then be cancelled.
     pub(crate) async fn pump(&self, id: AttemptId) -> Result<(), String> {
-        for (channel, source) in &self.sources {
-            match self.pump_one(id, *channel, source).await {
-                Ok(()) => {}
-                Err(Pumped::Void) => break,
-                Err(Pumped::Unreadable(fault)) => return if self.starve(id).await { Err(fault) } else { Ok(()) },
+        let streams = async {
+            for (channel, source) in &self.sources {
+                self.pump_one(id, *channel, source).await?;
+            }
+            Ok(())
+        };
+        match try_join(streams, self.answer_all(id)).await {
+            Ok(((), ())) | Err(Pumped::Void) => Ok(()),
+            Err(Pumped::Unreadable(fault)) => {
+                if self.starve(id).await {
+                    Err(fault)
+                } else {
+                    Ok(())
+                }
             }
         }
-        Ok(())
     }
 
     async fn pump_one(&self, id: AttemptId, channel: Channel, source: &Source) -> Result<(), Pumped> {
         match source {
+            Source::Blob(_) => Ok(()),
             Source::Bytes(bytes) => {
                 let mut pieces = bytes.chunks(limits::CHUNK_BYTES).peekable();
                 while let Some(piece) = pieces.next() {
-                    self.send(id, channel, piece.to_vec(), pieces.peek().is_none()).await?;
+                    self.send(id, channel, piece.to_vec(), false, pieces.peek().is_none()).await?;
                 }
                 Ok(())
             }
@@ -116,7 +152,7 @@ impl TaskShared {
                 }
             };
             bytes.truncate(count);
-            self.send(id, channel, bytes, count == 0).await?;
+            self.send(id, channel, bytes, false, count == 0).await?;
             if count == 0 {
                 return Ok(());
             }
@@ -124,11 +160,18 @@ impl TaskShared {
     }
 
     /// Sends a piece when the windows and the link have room.
-    async fn send(&self, id: AttemptId, channel: Channel, bytes: Vec<u8>, end: bool) -> Result<(), Pumped> {
+    pub(super) async fn send(
+        &self,
+        id: AttemptId,
+        channel: Channel,
+        bytes: Vec<u8>,
+        packed: bool,
+        end: bool,
+    ) -> Result<(), Pumped> {
         let size = bytes.len();
         let room = |attempt: &mut Attempt| attempt.outflow.reserve(channel, size).then(|| Arc::clone(&attempt.queue));
         let queue = self.until(id, room).await?;
-        let pushed = queue.push_bulk(ToWorker::Data(Data { attempt: id, channel, end, bytes }));
+        let pushed = queue.push_bulk(ToWorker::Data(Data { attempt: id, channel, end, packed, bytes }));
         // A broken link's queue may have no room for as long as it is waited for.
         let void = std::pin::pin!(self.until_void(id));
         match select(pushed, void).await {
@@ -138,7 +181,11 @@ impl TaskShared {
     }
 
     /// Waits until `find` finds something of the attempt.
-    async fn until<T>(&self, id: AttemptId, mut find: impl FnMut(&mut Attempt) -> Option<T>) -> Result<T, Pumped> {
+    pub(super) async fn until<T>(
+        &self,
+        id: AttemptId,
+        mut find: impl FnMut(&mut Attempt) -> Option<T>,
+    ) -> Result<T, Pumped> {
         self.wait(|state| match state.live(id) {
             None => Some(Err(Pumped::Void)),
             Some(attempt) => find(attempt).map(Ok),

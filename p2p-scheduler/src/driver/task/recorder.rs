@@ -66,7 +66,7 @@ impl Recorder {
 }
 
 pub(super) fn data(attempt: AttemptId, channel: Channel, bytes: &[u8], end: bool) -> Data {
-    Data { attempt, channel, end, bytes: bytes.to_vec() }
+    Data { attempt, channel, end, packed: false, bytes: bytes.to_vec() }
 }
 
 pub(super) fn finished(attempt: AttemptId) -> Finished {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use event_listener::{Event, EventListener};
 
+use p2p_proto::blob::Part;
 use p2p_proto::error::ProtoError;
 use p2p_proto::ids::{AttemptId, PeerName, TaskId};
 use p2p_proto::link::ToWorker;
@@ -92,6 +93,21 @@ impl TaskShared {
             self.news.notify(1);
         }
         Ok(news)
+    }
+
+    /// It asks for a part of the blob of a channel.
+    ///
+    /// # Errors
+    /// When its last request there is not answered yet.
+    pub(super) fn ask(&self, id: AttemptId, channel: Channel, part: Part) -> Result<(), ProtoError> {
+        if let Some(attempt) = lock(&self.state).live(id) {
+            if !attempt.answering.insert(channel) {
+                return Err(ProtoError::Malformed("a request before the last one was answered".to_owned()));
+            }
+            attempt.fetches.push_back((channel, part));
+        }
+        self.moved.notify(usize::MAX);
+        Ok(())
     }
 
     /// The worker took input.

@@ -353,7 +353,7 @@ impl ClientMachine {
             }
             ToClient::Standby(standby) => self.on_standby(link, &standby, out),
             ToClient::TooLate(attempt) => self.workers.on_too_late(link, attempt),
-            ToClient::Data(_) | ToClient::Taken(_) | ToClient::Ack(_) => {}
+            ToClient::Data(_) | ToClient::Taken(_) | ToClient::Fetch(_) | ToClient::Ack(_) => {}
         }
     }
 

@@ -8,6 +8,7 @@ use p2p_proto::board::message::DenyReason;
 use p2p_proto::ids::{ClusterName, PeerName};
 use p2p_proto::limits;
 use p2p_proto::link::LinkPath;
+use p2p_proto::link::item::CacheUse;
 
 use super::super::admission::Outside;
 use super::workers::Worker;
@@ -50,6 +51,8 @@ pub struct WorkerStatus {
     pub path: Option<LinkPath>,
     /// It takes no more tasks.
     pub draining: bool,
+    /// What it keeps of this user's inputs; `None` where it keeps none, or was not asked.
+    pub cache: Option<CacheUse>,
 }
 
 /// Why tasks wait.
@@ -95,6 +98,7 @@ impl ClientMachine {
             round_trip: worker.round_trip,
             path: (!worker.carrier.is_broken()).then(|| worker.path.clone()),
             draining: worker.draining,
+            cache: worker.load.and_then(|load| load.cache),
         });
         let others =
             self.directory.present(now).filter(|(process, _)| self.workers.of_process(**process).is_none()).map(
@@ -106,6 +110,7 @@ impl ClientMachine {
                     round_trip: None,
                     path: None,
                     draining: false,
+                    cache: None,
                 },
             );
         let mut workers: Vec<_> = linked.chain(others).collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use p2p_proto::board::message::Offer;
 use p2p_proto::board::{BoardError, BoardEvent, Line};
 use p2p_proto::ids::{AttemptId, UserName};
-use p2p_proto::link::item::{Finished, Open, Submit};
+use p2p_proto::link::item::{Finished, Open, Pong, Submit};
 use p2p_proto::link::{ConnectPlan, Hints, LinkError, LinkPath, ToClient, ToWorker};
 
 use super::super::admission::{AdmissionEvent, MemberKept, Outside};
@@ -94,8 +94,17 @@ pub enum WorkerOutput {
     Close(LinkId),
     /// Send this to a client, now or when the link has a connection again.
     Send(LinkId, ToClient),
+    /// Send this too, with what the executor keeps of this user's inputs.
+    Pong(LinkId, UserName, Pong),
     /// Make the attempt's two ends; stage what streams in.
-    Stage(LinkId, Box<Submit>),
+    Stage {
+        /// Its client.
+        link: LinkId,
+        /// Whose task it is.
+        user: UserName,
+        /// What to do.
+        submit: Box<Submit>,
+    },
     /// Give a staged attempt its slot.
     Run(LinkId, AttemptId),
     /// Ask a running attempt to end.

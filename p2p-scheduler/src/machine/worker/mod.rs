@@ -319,9 +319,10 @@ impl WorkerMachine {
                 Withdrawn::Unknown => {}
             },
             ToWorker::Ping(nonce) => {
+                let user = client.verified.user.clone();
                 let (busy, queued) = self.load();
-                let pong = Pong { nonce, slots: self.config.offer.slots, busy, queued };
-                out.push(WorkerOutput::Send(link, ToClient::Pong(pong)));
+                let pong = Pong { nonce, slots: self.config.offer.slots, busy, queued, cache: None };
+                out.push(WorkerOutput::Pong(link, user, pong));
             }
             ToWorker::Bye => {
                 self.drop_link(now, link, LinkError::Closed, out);
@@ -366,7 +367,7 @@ impl WorkerMachine {
             stdin: task.stdin,
         };
         if self.attempts.queue(now.at, link, &client.verified.user, waiting) {
-            out.push(WorkerOutput::Stage(link, Box::new(submit)));
+            out.push(WorkerOutput::Stage { link, user: client.verified.user.clone(), submit: Box::new(submit) });
         } else {
             self.drop_link(now, link, LinkError::Broken("its ids of attempts do not rise".to_owned()), out);
         }
