@@ -82,7 +82,11 @@ impl Held {
         held.is_some() && look(fs::symlink_metadata(link)) == held
     }
 
-    fn open(&self) -> io::Result<File> {
+    /// Its bytes, from their beginning; blocks.
+    ///
+    /// # Errors
+    /// As [`Held::read`].
+    pub fn open(&self) -> io::Result<File> {
         match &self.file {
             Some(file) => {
                 let mut file = file.try_clone()?;

@@ -6,6 +6,8 @@
 //! | module | holds |
 //! |---|---|
 //! | `naming` | cuts a file by its content, and reads its chunks |
+//! | `folder` | a folder with all that is in it, as one run of bytes |
+//! | `unpack` | puts such a folder onto disk |
 //! | `packing` | compression on the way, where it pays |
 //! | `cache` | what is here, for whom, and whether it is still what its name says |
 //! | `fill` | a blob on its way in, which goes on where it was left |
@@ -22,16 +24,20 @@
 
 mod cache;
 mod fill;
+mod folder;
 mod held;
 mod naming;
 mod packing;
 mod room;
 mod tally;
 mod turns;
+mod unpack;
 
 pub use cache::{Cache, CacheConfig, CacheError, DEFAULT_CAPACITY_BYTES, Shelf};
 pub use fill::{Begun, Fill};
+pub use folder::{Folder, FolderReader};
 pub use held::Held;
 pub use naming::{name, name_bytes, read_chunk};
 pub use packing::{Packer, unpack};
 pub use turns::{Ahead, Turn};
+pub use unpack::{UnpackError, unpack_folder};

@@ -20,13 +20,17 @@ const USUAL_BYTES: usize = BLOB_CHUNK_BYTES / 4;
 /// # Errors
 /// When it cannot be read, is empty, or is larger than a blob may be.
 pub fn name(path: &Path) -> io::Result<Recipe> {
-    let mut file = File::open(path)?;
+    name_reader(File::open(path)?)
+}
+
+/// The same of what a reader has.
+pub(crate) fn name_reader(mut from: impl Read) -> io::Result<Recipe> {
     let mut start = Vec::new();
-    let whole = (&mut file).take(BLOB_CHUNK_BYTES as u64 + 1).read_to_end(&mut start)? <= BLOB_CHUNK_BYTES;
+    let whole = from.by_ref().take(BLOB_CHUNK_BYTES as u64 + 1).read_to_end(&mut start)? <= BLOB_CHUNK_BYTES;
     if whole {
         return recipe([part(&start)]);
     }
-    let rest = io::Cursor::new(start).chain(file);
+    let rest = io::Cursor::new(start).chain(from);
     let mut parts = Vec::new();
     for cut in StreamCDC::new(rest, LEAST_BYTES, USUAL_BYTES, BLOB_CHUNK_BYTES) {
         parts.push(part(&cut.map_err(io::Error::from)?.data));
@@ -59,7 +63,7 @@ pub fn read_chunk(file: &File, chunk: &Chunk) -> io::Result<Vec<u8>> {
     if BlobId::of(&bytes) == chunk.id { Ok(bytes) } else { Err(changed()) }
 }
 
-fn changed() -> io::Error {
+pub(crate) fn changed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "it has changed since it was read first")
 }
 

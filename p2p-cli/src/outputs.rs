@@ -1,12 +1,14 @@
 //! Puts files that came back from a worker into place: only what was asked for, only below a folder, whole or not at all.
 
+mod folder;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
-use p2p_proto::task::{Content, Failure, FailureKind, File, check_file_name};
+use p2p_proto::task::{Content, Failure, FailureKind, File, check_file_name, check_output_name};
 use tempfile::NamedTempFile;
 
 use crate::trouble::{Code, Trouble};
@@ -25,6 +27,8 @@ pub struct Outputs {
 pub struct Wanted {
     name: String,
     pattern: Option<GlobMatcher>,
+    /// It is a folder, with all that is in it.
+    folder: bool,
     /// Below this folder they are put.
     root: PathBuf,
     /// A task that succeeds has it.
@@ -34,7 +38,12 @@ pub struct Wanted {
 impl Wanted {
     /// Exactly this file.
     pub fn file(name: String, root: PathBuf) -> Self {
-        Self { name, pattern: None, root, must: true }
+        Self { name, pattern: None, folder: false, root, must: true }
+    }
+
+    /// This folder, with all that is in it.
+    pub fn folder(name: String, root: PathBuf) -> Self {
+        Self { folder: true, ..Self::file(name, root) }
     }
 
     /// Files that match a pattern, and one that has it as its name.
@@ -52,10 +61,13 @@ impl Wanted {
         let glob = glob.map_err(|fault| {
             Failure::new(FailureKind::BadName, format!("the pattern {name:?} makes no sense: {}", fault.kind()))
         })?;
-        Ok(Self { name, pattern: Some(glob.compile_matcher()), root, must: false })
+        Ok(Self { name, pattern: Some(glob.compile_matcher()), folder: false, root, must: false })
     }
 
-    fn is(&self, name: &str) -> bool {
+    fn is(&self, name: &str, folder: bool) -> bool {
+        if self.folder || folder {
+            return self.folder && folder && self.name == name;
+        }
         // As on a worker: a pattern without a dot part means no hidden file. A worker that lies could plant a .bashrc otherwise.
         let matches = |pattern: &GlobMatcher| pattern.is_match(name) && (hidden(&self.name) || !hidden(name));
         self.name == name || self.pattern.as_ref().is_some_and(matches)
@@ -67,7 +79,12 @@ impl Outputs {
     pub fn new(wanted: &[String], folder: PathBuf) -> Result<Self, Trouble> {
         let mut all = Vec::with_capacity(wanted.len());
         for name in wanted {
-            check_file_name(name).map_err(|failure| Trouble::new(Code::Input, failure.message))?;
+            let (bare, is_folder) =
+                check_output_name(name).map_err(|failure| Trouble::new(Code::Input, failure.message))?;
+            if is_folder {
+                all.push(Wanted::folder(bare.to_owned(), folder.clone()));
+                continue;
+            }
             let pattern = Wanted::pattern(name.clone(), folder.clone());
             all.push(pattern.map_err(|failure| Trouble::new(Code::Usage, failure.message))?);
         }
@@ -103,7 +120,8 @@ impl Outputs {
 
     /// The file that a task which succeeded should have and has not.
     pub fn missing(&self, files: &[File]) -> Option<&str> {
-        let missing = |wanted: &&Wanted| wanted.must && !files.iter().any(|file| file.name == wanted.name);
+        let is = |file: &File, wanted: &Wanted| file.name == wanted.name && file.folder == wanted.folder;
+        let missing = |wanted: &&Wanted| wanted.must && !files.iter().any(|file| is(file, wanted));
         self.wanted.iter().find(missing).map(|wanted| wanted.name.as_str())
     }
 
@@ -120,7 +138,7 @@ impl Outputs {
         let from_worker = |words: String| Trouble::new(Code::Failed, words);
         check_file_name(&file.name)
             .map_err(|failure| from_worker(format!("the worker sent back: {}", failure.message)))?;
-        let Some(wanted) = self.wanted.iter().find(|wanted| wanted.is(&file.name)) else {
+        let Some(wanted) = self.wanted.iter().find(|wanted| wanted.is(&file.name, file.folder)) else {
             return Err(from_worker(format!(
                 "the worker sent back {:?}, which was not asked for; nothing was written",
                 file.name
@@ -153,6 +171,11 @@ impl Outputs {
             }
         };
         part.flush().map_err(|fault| cannot_write(&path, &fault))?;
+        if file.folder {
+            let packed = part.reopen().map_err(|fault| cannot_write(&path, &fault))?;
+            folder::place(packed, file.content.size(), &path)?;
+            return Ok(path);
+        }
         set_mode(&part, file.executable).map_err(|fault| cannot_write(&path, &fault))?;
         persist(part, &path).map_err(|fault| cannot_write(&path, &fault))?;
         Ok(path)
@@ -234,7 +257,7 @@ mod tests {
     use super::*;
 
     fn is(pattern: &str, name: &str) -> bool {
-        Wanted::pattern(pattern.to_owned(), PathBuf::new()).unwrap().is(name)
+        Wanted::pattern(pattern.to_owned(), PathBuf::new()).unwrap().is(name, false)
     }
 
     #[test]
@@ -251,6 +274,15 @@ mod tests {
         ] {
             assert!(!is(pattern, name), "{pattern} took {name}");
         }
+    }
+
+    #[test]
+    fn only_a_folder_that_was_asked_for_comes_back_as_one() {
+        let folder = Wanted::folder("out".to_owned(), PathBuf::new());
+        assert!(folder.is("out", true));
+        assert!(!folder.is("out", false) && !folder.is("other", true));
+        assert!(!Wanted::file("out".to_owned(), PathBuf::new()).is("out", true));
+        assert!(!Wanted::pattern("*".to_owned(), PathBuf::new()).unwrap().is("out", true));
     }
 
     #[test]

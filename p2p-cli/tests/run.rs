@@ -111,6 +111,40 @@ fn files_go_out_and_come_back() {
 }
 
 #[test]
+fn folders_go_out_and_come_back_over_what_is_there() {
+    let cluster = Cluster::start();
+    let _worker = cluster.worker("bob", 1);
+    let work = cluster.work("alice");
+    fs::create_dir_all(work.join("in/sub/empty")).expect("a folder");
+    fs::write(work.join("in/sub/large"), vec![7; 3_000_000]).expect("a file");
+    fs::write(work.join("in/a b"), "small").expect("a file");
+    std::os::unix::fs::symlink("sub/large", work.join("in/link")).expect("a link");
+    fs::create_dir_all(work.join("out/sub")).expect("a folder");
+    for name in ["out/kept", "out/a b", "out/sub/kept"] {
+        fs::write(work.join(name), "mine").expect("a file");
+    }
+    let words = ["run", "--in", "in/", "--out", "out/", "--out", "fresh/", "--"];
+    let line = "test -d in/sub/empty && cp -a in out && mkdir -p fresh/deep && wc -c < in/link > fresh/deep/size";
+    let done = cluster.run("alice", &[&words[..], &["sh", "-c", line]].concat());
+    assert_eq!(done.code, Some(0), "{done}");
+    let read = |name: &str| fs::read_to_string(work.join(name)).expect("it is there");
+    assert_eq!((read("out/kept"), read("out/sub/kept"), read("out/a b")), ("mine".into(), "mine".into(), "small".into()));
+    assert_eq!(read("fresh/deep/size").trim(), "3000000");
+    assert_eq!(fs::read_link(work.join("out/link")).expect("a link"), std::path::Path::new("sub/large"));
+    assert!(work.join("out/sub/empty").is_dir() && read("out/link").len() == 3_000_000);
+    // A file does not take the place of a folder.
+    fs::remove_file(work.join("in/a b")).expect("it was there");
+    fs::remove_dir_all(work.join("out")).expect("it was there");
+    fs::create_dir_all(work.join("out/link")).expect("a folder");
+    let done = cluster.run("alice", &["run", "--in", "in/", "--out", "out/", "--", "cp", "-a", "in", "out"]);
+    assert!(done.code != Some(0) && done.stderr.contains("out/link") && done.stderr.contains("a folder is there"), "{done}");
+    let left = fs::read_dir(&work).expect("a folder").filter(|entry| {
+        entry.as_ref().expect("an entry").file_name().to_string_lossy().contains(".part")
+    });
+    assert_eq!(left.count(), 0, "halves of folders are left");
+}
+
+#[test]
 fn an_interrupt_ends_the_remote_command_and_its_children() {
     let cluster = Cluster::start();
     let worker = cluster.worker("bob", 1);

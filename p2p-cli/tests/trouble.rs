@@ -97,7 +97,14 @@ fn inputs_that_cannot_travel_are_refused_before_anything_runs() {
     let run = |words: &[&str]| cluster.run("alice", &[&["run"], words, &["--", "true"]].concat());
     says(&run(&["--in", "missing.txt"]), 65, &["missing.txt", "cannot be read", "check its name"]);
     fs::create_dir(work.join("folder")).expect("a folder");
-    says(&run(&["--in", "folder"]), 65, &["folder", "name regular files"]);
+    says(&run(&["--in", "folder"]), 65, &["folder", "write it as folder/"]);
+    std::os::unix::fs::symlink("/etc", work.join("folder/out")).expect("a link");
+    says(&run(&["--in", "folder/"]), 65, &["\"out\"", "leads out of its folder", "leave it out"]);
+    fs::remove_file(work.join("folder/out")).expect("it was there");
+    fs::write(work.join("folder/aux.c"), "").expect("a file");
+    says(&run(&["--in", "folder/"]), 65, &["aux.c", "a device on Windows"]);
+    says(&run(&["--in", "missing/"]), 65, &["missing", "cannot be read"]);
+    says(&run(&["--out", "res*/"]), 65, &["a pattern matches files"]);
     says(&run(&["--in", "/etc/hostname"]), 65, &["absolute", "use a relative name"]);
     says(&run(&["--in", "../secret"]), 65, &["climbs out of the folder"]);
     says(&run(&["--out", "../result"]), 65, &["climbs out of the folder"]);

@@ -155,9 +155,9 @@ impl Worker {
         let bring = async {
             let strict = end.ended == Ended::Exit(0);
             let (scratch_too, output_too) = (Arc::clone(scratch), output.clone());
-            let files = outputs::collect(task.outputs, staged.inputs, strict, scratch_too, output_too).await?;
-            outputs::stream(&files, scratch, &output).await?;
-            Ok(files)
+            let outputs = outputs::collect(task.outputs, staged.inputs, strict, scratch_too, output_too).await?;
+            outputs::stream(&outputs, scratch, &output).await?;
+            Ok(outputs.files)
         };
         match unless_stopped(&mut stops, bring).await.unwrap_or_else(Err) {
             Ok(files) => end.outputs = files,

@@ -2,7 +2,7 @@
 //! does not fill the disk.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use async_std::task;
@@ -17,7 +17,7 @@ use p2p_scheduler::executor::{ContentReader, Gone, SlotGate};
 
 use crate::failure::{file_failure, shown};
 use crate::scratch::Scratch;
-use crate::stage::{Input, Look};
+use crate::stage::{Input, Look, unpack};
 
 /// Blobs of one attempt that are asked for at a time: enough to fill a link with small ones over a long way.
 const AT_ONCE: usize = 16;
@@ -29,6 +29,7 @@ const TRIES: u32 = 3;
 struct Large {
     name: String,
     executable: bool,
+    folder: bool,
     channel: Channel,
     blob: BlobRef,
 }
@@ -53,7 +54,7 @@ impl Blobs {
         let large = (0..).zip(&task.inputs).filter_map(|(index, file)| match file.content {
             Content::Blob(blob) => {
                 let (name, channel) = (file.name.clone(), Channel::Input(index));
-                Some(Large { name, executable: file.executable, channel, blob })
+                Some(Large { name, executable: file.executable, folder: file.folder, channel, blob })
             }
             Content::Inline(_) | Content::Streamed(_) => None,
         });
@@ -118,6 +119,14 @@ impl Blobs {
 fn place_all(held: Vec<(Large, Held)>, scratch: &Scratch) -> Result<(Vec<Input>, Vec<Large>), Failure> {
     let (mut placed, mut missing) = (Vec::new(), Vec::new());
     for (large, held) in held {
+        if large.folder {
+            match held.open() {
+                Ok(from) => placed.extend(unpack(from, large.blob.size, &large.name, scratch)?),
+                Err(fault) if fault.kind() == ErrorKind::NotFound => missing.push(large),
+                Err(fault) => return Err(unplaced(&large, scratch, &fault)),
+            }
+            continue;
+        }
         let path = scratch.path().join(&large.name);
         let put = || {
             if let Some(parent) = path.parent().filter(|_| large.name.contains('/')) {
@@ -129,11 +138,13 @@ fn place_all(held: Vec<(Large, Held)>, scratch: &Scratch) -> Result<(Vec<Input>,
         match put() {
             Ok(about) => placed.push(Input { name: large.name, look: Look::from(&about) }),
             Err(fault) if fault.kind() == ErrorKind::NotFound && scratch.path().exists() => missing.push(large),
-            Err(fault) => {
-                let doing = format!("writing the input file {}", shown(large.name.as_bytes()));
-                return Err(file_failure(&doing, scratch.path(), &fault));
-            }
+            Err(fault) => return Err(unplaced(&large, scratch, &fault)),
         }
     }
     Ok((placed, missing))
+}
+
+fn unplaced(large: &Large, scratch: &Scratch, fault: &io::Error) -> Failure {
+    let doing = format!("writing the input file {}", shown(large.name.as_bytes()));
+    file_failure(&doing, scratch.path(), fault)
 }

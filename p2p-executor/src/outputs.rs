@@ -3,7 +3,7 @@
 //! A name without `*`, `?` and `[` is literal, and so is one with them if just that file exists. In a pattern `*` and `?` stay within one part of
 //! a path, `**` does not; names that begin with a dot are seen only by patterns that have a part that begins with one. Patterns leave out
 //! input files that the command did not change, and may match nothing. Symbolic links are followed as long as they are relative and
-//! stay inside the folder.
+//! stay inside the folder. A name that ends with `/` is a folder, with all that is in it; its links come back as links.
 
 mod folder;
 mod notes;
@@ -44,26 +44,43 @@ pub(crate) async fn collect(
     strict: bool,
     scratch: Arc<Scratch>,
     output: OutputWriter,
-) -> Result<Vec<File>, Failure> {
+) -> Result<Outputs, Failure> {
     task::spawn_blocking(move || {
         let mut notes = Notes::default();
         let folder = Folder::open(scratch.path())?;
         let found = find(&folder, &patterns, &inputs, strict, &mut notes);
         notes.tell(&output);
-        let mut files = found?;
-        inline_small(&mut files, &folder)?;
-        Ok(files)
+        let mut outputs = found?;
+        inline_small(&mut outputs, &folder)?;
+        Ok(outputs)
     })
     .await
+}
+
+/// What comes back.
+#[derive(Debug, Default)]
+pub(crate) struct Outputs {
+    /// As the end of the attempt has it.
+    pub(crate) files: Vec<File>,
+    /// Those of them that are folders, by their index.
+    folders: HashMap<usize, Arc<p2p_blobs::Folder>>,
 }
 
 /// Sends the files that do not travel inline.
 ///
 /// # Errors
 /// A failure, or a cancelled end when nobody will read them.
-pub(crate) async fn stream(files: &[File], scratch: &Arc<Scratch>, output: &OutputWriter) -> Result<(), AttemptEnd> {
-    for (index, file) in (0u16..).zip(files) {
+pub(crate) async fn stream(
+    outputs: &Outputs,
+    scratch: &Arc<Scratch>,
+    output: &OutputWriter,
+) -> Result<(), AttemptEnd> {
+    for (index, file) in (0u16..).zip(&outputs.files) {
         let Content::Streamed(size) = file.content else { continue };
+        if let Some(folder) = outputs.folders.get(&usize::from(index)) {
+            stream_folder(index, folder, output).await?;
+            continue;
+        }
         let mut open =
             Some(Folder::open(scratch.path())?.file(&file.name).map_err(|refusal| refusal.failure(&file.name))?.0);
         let mut missing = size;
@@ -89,6 +106,27 @@ pub(crate) async fn stream(files: &[File], scratch: &Arc<Scratch>, output: &Outp
     Ok(())
 }
 
+async fn stream_folder(
+    index: u16,
+    folder: &Arc<p2p_blobs::Folder>,
+    output: &OutputWriter,
+) -> Result<(), AttemptEnd> {
+    let (mut at, size) = (0, folder.size());
+    while at < size {
+        let (theirs, count) = (Arc::clone(folder), (size - at).min(CHUNK_BYTES as u64));
+        let read = task::spawn_blocking(move || {
+            let mut bytes = vec![0; usize::try_from(count).unwrap_or(CHUNK_BYTES)];
+            theirs.read_exact_at(&mut bytes, at).map(|()| bytes)
+        });
+        let doing = || format!("reading the output folder {}", shown(folder.path().as_os_str().as_encoded_bytes()));
+        let bytes = read.await.map_err(|error| worker_failure(&doing(), &error))?;
+        at += count;
+        let sent = output.write(Channel::Output(index), bytes, at == size).await;
+        sent.map_err(|_| AttemptEnd::new(Ended::Cancelled))?;
+    }
+    Ok(())
+}
+
 /// The files that patterns name, in their order, each once.
 fn find(
     folder: &Folder<'_>,
@@ -96,18 +134,22 @@ fn find(
     inputs: &[Input],
     strict: bool,
     notes: &mut Notes,
-) -> Result<Vec<File>, Failure> {
+) -> Result<Outputs, Failure> {
     let mut found = Found::default();
     let mut globs = Vec::new();
     for pattern in patterns {
-        let added = match folder.file(pattern) {
-            Ok((_, about)) => found.add(pattern, &about),
-            Err(Refusal::Missing) if pattern.contains(['*', '?', '[']) => {
-                Glob::new(pattern).map(|glob| globs.push(glob))
+        let added = if pattern.ends_with('/') {
+            found.add_folder(pattern, folder, strict)
+        } else {
+            match folder.file(pattern) {
+                Ok((_, about)) => found.add(pattern, &about),
+                Err(Refusal::Missing) if pattern.contains(['*', '?', '[']) => {
+                    Glob::new(pattern).map(|glob| globs.push(glob))
+                }
+                // No wonder after a failure.
+                Err(Refusal::Missing) if !strict => Ok(()),
+                Err(refusal) => Err(refusal.failure(pattern)),
             }
-            // No wonder after a failure.
-            Err(Refusal::Missing) if !strict => Ok(()),
-            Err(refusal) => Err(refusal.failure(pattern)),
         };
         match added {
             Err(failure) if !strict => notes.left_out(failure),
@@ -115,10 +157,17 @@ fn find(
         }
     }
     let inputs: HashMap<&str, Look> = inputs.iter().map(|input| (input.name.as_str(), input.look)).collect();
+    let is_unchanged = |name: &str, about: &fs::Metadata| {
+        inputs.get(name).is_some_and(|look| {
+            // What an input folder's link leads to is another file.
+            let link = || fs::symlink_metadata(folder.path().join(name));
+            *look == Look::from(about) || link().is_ok_and(|about| *look == Look::from(&about))
+        })
+    };
     for name in pattern::matching(folder.path(), &mut globs, notes)? {
         let checked = check_file_name(&name);
         let added = checked.and_then(|()| match folder.file(&name) {
-            Ok((_, about)) if inputs.get(name.as_str()) == Some(&Look::from(&about)) => Ok(()),
+            Ok((_, about)) if is_unchanged(&name, &about) => Ok(()),
             Ok((_, about)) => found.add(&name, &about),
             // Links that lead nowhere, or to folders.
             Err(Refusal::Missing | Refusal::Folder) => Ok(()),
@@ -133,7 +182,7 @@ fn find(
     for glob in globs.iter().filter(|glob| strict && !glob.matched()) {
         notes.add(format!("no file matches {}", shown(glob.text().as_bytes())));
     }
-    Ok(found.files)
+    Ok(Outputs { files: found.files, folders: found.folders })
 }
 
 /// What was found so far.
@@ -142,11 +191,34 @@ struct Found {
     files: Vec<File>,
     names: BTreeSet<String>,
     names_bytes: usize,
+    folders: HashMap<usize, Arc<p2p_blobs::Folder>>,
 }
 
 impl Found {
     fn add(&mut self, name: &str, about: &fs::Metadata) -> Result<(), Failure> {
-        check_file_size(name, about.len())?;
+        self.push(name, about.len(), about.mode() & 0o100 != 0, false)
+    }
+
+    fn add_folder(&mut self, name: &str, inside: &Folder<'_>, strict: bool) -> Result<(), Failure> {
+        let name = name.trim_end_matches('/');
+        let path = match inside.folder(name) {
+            Ok(path) => path,
+            // No wonder after a failure.
+            Err(Refusal::Missing) if !strict => return Ok(()),
+            Err(refusal) => return Err(refusal.folder_failure(name)),
+        };
+        if self.names.contains(name) {
+            return Ok(());
+        }
+        let packed = p2p_blobs::Folder::open(&path)?;
+        let index = self.files.len();
+        self.push(name, packed.size(), false, true)?;
+        self.folders.insert(index, Arc::new(packed));
+        Ok(())
+    }
+
+    fn push(&mut self, name: &str, size: u64, executable: bool, folder: bool) -> Result<(), Failure> {
+        check_file_size(name, size)?;
         if self.names.contains(name) {
             return Ok(());
         }
@@ -155,8 +227,7 @@ impl Found {
         }
         self.names.insert(name.to_owned());
         self.names_bytes += name.len();
-        let executable = about.mode() & 0o100 != 0;
-        self.files.push(File { name: name.to_owned(), content: Content::Streamed(about.len()), executable });
+        self.files.push(File { name: name.to_owned(), content: Content::Streamed(size), executable, folder });
         Ok(())
     }
 }
@@ -170,18 +241,24 @@ fn too_many() -> Failure {
 }
 
 /// Reads small files into their place, as long as the end of the attempt stays small.
-fn inline_small(files: &mut [File], folder: &Folder<'_>) -> Result<(), Failure> {
+fn inline_small(outputs: &mut Outputs, folder: &Folder<'_>) -> Result<(), Failure> {
+    let Outputs { files, folders } = outputs;
     let names: usize = files.iter().map(|file| file.name.len() + FILE_EXTRA_BYTES).sum();
     let mut room = END_BYTES.saturating_sub(names) as u64;
-    for file in files {
+    for (index, file) in files.iter_mut().enumerate() {
         let size = file.content.size();
         if size > room {
             continue;
         }
         room -= size;
         let mut bytes = Vec::new();
-        let opened = folder.file(&file.name).map_err(|refusal| refusal.failure(&file.name))?.0;
-        let read = opened.take(size).read_to_end(&mut bytes);
+        let read = if let Some(packed) = folders.get(&index) {
+            bytes.resize(usize::try_from(size).unwrap_or_default(), 0);
+            packed.read_exact_at(&mut bytes, 0)
+        } else {
+            let opened = folder.file(&file.name).map_err(|refusal| refusal.failure(&file.name))?.0;
+            opened.take(size).read_to_end(&mut bytes).map(drop)
+        };
         read.map_err(|error| {
             worker_failure(&format!("reading the output file {}", shown(file.name.as_bytes())), &error)
         })?;

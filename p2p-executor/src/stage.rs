@@ -4,13 +4,14 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_std::task;
+use p2p_blobs::{UnpackError, unpack_folder};
 use p2p_proto::limits;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::{Command, Content, Failure, FailureKind, File, TaskSpec, check_file_name, check_file_size};
@@ -97,7 +98,7 @@ pub(crate) async fn stage(
                     return Err(broken("bytes came for an input file that the task does not have"));
                 };
                 stream.take_size(&piece, &mut streams.open)?;
-                append(file.name.clone(), piece.bytes, scratch).await?;
+                append(arrives_as(file, index, scratch), file.name.clone(), piece.bytes, scratch).await?;
             }
             _ => return Err(broken("bytes came on a channel that this task does not have")),
         }
@@ -110,8 +111,7 @@ pub(crate) async fn stage(
     };
     let command = Command::from_cbor(&payload)
         .map_err(|error| Failure::new(FailureKind::Malformed, format!("the task's command cannot be read: {error}")))?;
-    let written = inputs.into_iter().filter(|file| !matches!(file.content, Content::Blob(_)));
-    let inputs = written.map(|file| finish(file, scratch)).collect::<Result<_, _>>()?;
+    let inputs = finish_all(inputs, scratch).await?;
     Ok(Staged { command, stdin, inputs })
 }
 
@@ -187,7 +187,8 @@ async fn write_inline(files: Vec<File>, scratch: &Arc<Scratch>) -> Result<Vec<Fi
         Content::Inline(bytes) => bytes.len(),
         Content::Streamed(_) | Content::Blob(_) => 0,
     };
-    if files.is_empty() || files.len() < 16 && files.iter().map(inline).sum::<usize>() <= QUICK_BYTES {
+    let quick = files.len() < 16 && files.iter().map(inline).sum::<usize>() <= QUICK_BYTES;
+    if quick && !files.iter().any(|file| file.folder) {
         return create_all(files, scratch);
     }
     let scratch = Arc::clone(scratch);
@@ -195,8 +196,8 @@ async fn write_inline(files: Vec<File>, scratch: &Arc<Scratch>) -> Result<Vec<Fi
 }
 
 fn create_all(mut files: Vec<File>, scratch: &Scratch) -> Result<Vec<File>, Failure> {
-    for file in &mut files {
-        create(file, scratch.path()).map_err(|error| failure(&file.name, scratch, &error))?;
+    for (index, file) in (0..).zip(&mut files) {
+        create(file, &arrives_as(file, index, scratch)).map_err(|error| failure(&file.name, scratch, &error))?;
         if let Content::Inline(bytes) = &mut file.content {
             *bytes = Vec::new();
         }
@@ -204,11 +205,19 @@ fn create_all(mut files: Vec<File>, scratch: &Scratch) -> Result<Vec<File>, Fail
     Ok(files)
 }
 
-fn create(file: &File, folder: &Path) -> io::Result<()> {
+/// Where it is while it comes in: a folder is unpacked once all of it is here. Nobody else knows the token.
+fn arrives_as(file: &File, index: u16, scratch: &Scratch) -> PathBuf {
+    if file.folder {
+        scratch.path().join(format!(".{}.{index}", scratch.token()))
+    } else {
+        scratch.path().join(&file.name)
+    }
+}
+
+fn create(file: &File, path: &Path) -> io::Result<()> {
     if matches!(file.content, Content::Blob(_)) {
         return Ok(());
     }
-    let path = folder.join(&file.name);
     if let Some(parent) = path.parent().filter(|_| file.name.contains('/')) {
         fs::create_dir_all(parent)?;
     }
@@ -222,14 +231,59 @@ fn create(file: &File, folder: &Path) -> io::Result<()> {
 }
 
 /// Adds a piece to a file. It is opened each time: a thousand files that stream in at once must not use up the worker's descriptors.
-async fn append(name: String, bytes: Vec<u8>, scratch: &Arc<Scratch>) -> Result<(), Failure> {
+async fn append(path: PathBuf, name: String, bytes: Vec<u8>, scratch: &Arc<Scratch>) -> Result<(), Failure> {
     let scratch = Arc::clone(scratch);
     task::spawn_blocking(move || {
-        let path = scratch.path().join(&name);
         let opened = OpenOptions::new().append(true).custom_flags(libc::O_NOFOLLOW).open(path);
         opened.and_then(|mut to| to.write_all(&bytes)).map_err(|error| failure(&name, &scratch, &error))
     })
     .await
+}
+
+/// All that is here by now; blobs come later.
+async fn finish_all(inputs: Vec<File>, scratch: &Arc<Scratch>) -> Result<Vec<Input>, Failure> {
+    let folders = inputs.iter().any(|file| file.folder);
+    let scratch = Arc::clone(scratch);
+    let finish = move || {
+        let mut finished = Vec::with_capacity(inputs.len());
+        for (index, file) in (0..).zip(inputs) {
+            match file.content {
+                Content::Blob(_) => {}
+                _ if file.folder => {
+                    let path = arrives_as(&file, index, &scratch);
+                    let open = || Ok((fs::File::open(&path)?, fs::symlink_metadata(&path)?.len()));
+                    let (packed, size) = open().map_err(|error| failure(&file.name, &scratch, &error))?;
+                    finished.extend(unpack(packed, size, &file.name, &scratch)?);
+                    fs::remove_file(&path).map_err(|error| failure(&file.name, &scratch, &error))?;
+                }
+                _ => finished.push(finish(file, &scratch)?),
+            }
+        }
+        Ok(finished)
+    };
+    if folders { task::spawn_blocking(finish).await } else { finish() }
+}
+
+/// Puts the folder `name` into the scratch folder, from its `size` bytes; blocks. Returns its files.
+///
+/// # Errors
+/// What is wrong with it, or with this worker's disk.
+pub(crate) fn unpack(from: impl Read, size: u64, name: &str, scratch: &Scratch) -> Result<Vec<Input>, Failure> {
+    let to = scratch.path().join(name);
+    if let Some(parent) = to.parent().filter(|_| name.contains('/')) {
+        fs::create_dir_all(parent).map_err(|error| failure(name, scratch, &error))?;
+    }
+    let mut inputs = Vec::new();
+    let unpacked = unpack_folder(from, size, &to, INPUT_AGE, |inside, about| {
+        inputs.push(Input { name: format!("{name}/{inside}"), look: Look::from(about) });
+    });
+    match unpacked {
+        Ok(()) => Ok(inputs),
+        Err(UnpackError::Refused(failure)) => {
+            Err(Failure { message: format!("the input folder {}: {}", shown(name.as_bytes()), failure.message), ..failure })
+        }
+        Err(UnpackError::Io { name: inside, fault }) => Err(failure(&format!("{name}/{inside}"), scratch, &fault)),
+    }
 }
 
 fn finish(file: File, scratch: &Scratch) -> Result<Input, Failure> {

@@ -26,6 +26,7 @@ pub mod ids;
 pub mod limits;
 pub mod link;
 pub mod task;
+pub mod tree;
 pub mod trust;
 
 /// The protocol version that this crate speaks, on the board and on links.

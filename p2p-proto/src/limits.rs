@@ -72,6 +72,10 @@ pub const VALUE_BYTES: u64 = 64 * 1024 * 1024;
 pub const BLOB_ABOVE_BYTES: u64 = 64 * 1024;
 /// A chunk of a blob, bytes.
 pub const BLOB_CHUNK_BYTES: usize = 1024 * 1024;
+/// Files, folders and links of one tree.
+pub const TREE_ENTRIES: usize = 256 * 1024;
+/// The list of a tree's entries, bytes: so much is read into memory before any of it is believed.
+pub const TREE_LIST_BYTES: usize = 32 * 1024 * 1024;
 /// Chunks of a blob: four times as many as [`FILE_BYTES`] needs at their greatest size, as chunks that are cut by content are smaller.
 pub const BLOB_CHUNKS: usize = (4 * FILE_BYTES / BLOB_CHUNK_BYTES as u64) as usize;
 /// Runs of chunks in one request; more are asked for afterwards.

@@ -21,7 +21,7 @@ pub struct TaskSpec {
     /// Files that must be in the scratch folder before it starts.
     #[serde(rename = "i", default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<File>,
-    /// Relative names, or patterns with `*` `?` `[..]` `**`, of files to bring back.
+    /// Relative names, or patterns with `*` `?` `[..]` `**`, of files to bring back; folders by their names and a `/`.
     #[serde(rename = "o", default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<String>,
     /// Whether a stdin stream follows; without it stdin is empty.
@@ -130,6 +130,9 @@ pub struct File {
     /// Whether it may be executed.
     #[serde(rename = "x", default, skip_serializing_if = "is_default")]
     pub executable: bool,
+    /// Whether it is a folder, and its content a [`crate::tree`].
+    #[serde(rename = "d", default, skip_serializing_if = "is_default")]
+    pub folder: bool,
 }
 
 /// How an attempt ended. "Exactly one of `Finished` or `Returned`" (S-04): this is inside `Finished`.
@@ -269,7 +272,8 @@ impl TaskSpec {
                 format!("the file names of one task may have at most {} bytes together", limits::FILE_NAMES_BYTES);
             return Err(Failure::new(FailureKind::TooLarge, message));
         }
-        names().try_for_each(check_file_name)?;
+        self.inputs.iter().try_for_each(|file| check_file_name(&file.name))?;
+        self.outputs.iter().try_for_each(|name| check_output_name(name).map(drop))?;
         let contents = || self.inputs.iter().map(|file| &file.content).chain([&self.payload]);
         for content in contents() {
             if let Content::Blob(blob) = content {
@@ -307,8 +311,8 @@ fn check_size(name: &str, size: u64, limit: u64, instead: &str) -> Result<(), Fa
     Ok(())
 }
 
-/// Whether `name` may become a path inside a scratch folder (D-02): relative, no `.` or `..` part, no empty part, no NUL, no
-/// backslash, no control character, at most [`limits::FILE_NAME_BYTES`].
+/// Whether `name` may become a path inside a scratch folder (D-02): relative, no `.` or `..` part, no empty part, no device of Windows, no
+/// NUL, no backslash, no control character, at most [`limits::FILE_NAME_BYTES`].
 ///
 /// # Errors
 /// [`FailureKind::BadName`] saying which rule it breaks.
@@ -335,10 +339,36 @@ pub fn check_file_name(name: &str) -> Result<(), Failure> {
         match part {
             ".." => return fault("it climbs out of the folder"),
             "" | "." => return fault("it has an empty or a \".\" part"),
+            device if is_device(device) => return fault("it is the name of a device on Windows"),
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Whether Windows takes a name for one of its devices, in any folder and whatever its extension ("Naming Files, Paths, and Namespaces"
+/// in Microsoft's documentation).
+fn is_device(part: &str) -> bool {
+    let stem = part.split('.').next().unwrap_or(part).trim_end_matches(' ').to_ascii_uppercase();
+    let numbered = |name: &str| {
+        let digit = stem.strip_prefix(name).and_then(|rest| rest.strip_suffix(|c: char| "0123456789¹²³".contains(c)));
+        digit.is_some_and(str::is_empty)
+    };
+    matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$") || numbered("COM") || numbered("LPT")
+}
+
+/// As [`check_file_name`], where a name that ends with `/` asks for a folder. Returns the name without that, and whether it does.
+///
+/// # Errors
+/// As [`check_file_name`].
+pub fn check_output_name(name: &str) -> Result<(&str, bool), Failure> {
+    let (bare, folder) = name.strip_suffix('/').map_or((name, false), |bare| (bare, true));
+    check_file_name(bare)?;
+    if folder && bare.contains(['*', '?', '[']) {
+        let message = format!("{name:?} is refused: a pattern matches files, not folders; name the folder, or its files as {bare}/**");
+        return Err(Failure::new(FailureKind::BadName, message));
+    }
+    Ok((bare, folder))
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -351,11 +381,13 @@ mod tests {
 
     #[test]
     fn names_stay_inside_the_scratch_folder() {
-        for good in ["a", "a/b.txt", "..a", "a..", ".hidden", "a b/ü"] {
+        for good in ["a", "a/b.txt", "..a", "a..", ".hidden", "a b/ü", "console", "com", "com10", "auxiliary.c"] {
             assert!(check_file_name(good).is_ok(), "{good:?} was refused");
         }
         for bad in
             ["", "/etc/passwd", "..", "../x", "a/../b", "a//b", "./a", "a/", "a\0b", "a\nb", "a\\b", &"x".repeat(2000)]
+                .into_iter()
+                .chain(["con", "a/NUL", "aux.c", "COM1", "lpt9.txt", "Prn .x", "com¹"])
         {
             assert_eq!(check_file_name(bad).unwrap_err().kind, FailureKind::BadName, "{bad:?} was accepted");
         }
@@ -369,7 +401,7 @@ mod tests {
 
     #[test]
     fn a_task_from_a_peer_keeps_its_bounds() {
-        let file = |name: &str| File { name: name.into(), content: Content::default(), executable: false };
+        let file = |name: &str| File { name: name.into(), content: Content::default(), executable: false, folder: false };
         let good = TaskSpec { runtime: COMMAND_RUNTIME.into(), inputs: vec![file("a")], ..TaskSpec::default() };
         assert_eq!((good.check(), good.cpus()), (Ok(()), 1));
         let long = "x".repeat(limits::FILE_NAME_BYTES);

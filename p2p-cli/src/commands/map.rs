@@ -23,7 +23,7 @@ use crate::map::logged::{Again, Logged};
 use crate::map::mapping::{Mapping, Settings};
 use crate::map::outlet::Outlet;
 use crate::map::pace::Pace;
-use crate::map::plan::Plan;
+use crate::map::plan::{Folders, Plan};
 use crate::map::print::Printer;
 use crate::map::progress::Progress;
 use crate::map::sources::{self, Rows, Source};
@@ -48,11 +48,11 @@ use crate::wiring::{PERSONAL, Patience, Wiring};
         code of that task, with success 0, with a percentage the percentage that failed."
 )]
 pub struct Options {
-    /// A file to take along; may be given several times.
+    /// A file to take along, or a folder, as DIR/; may be given several times.
     #[arg(long = "in", value_name = "FILE")]
     pub inputs: Vec<OsString>,
 
-    /// A file to bring back, or a pattern with * ? [..] **; may be given several times.
+    /// A file to bring back, a pattern with * ? [..] **, or a folder, as DIR/; may be given several times.
     #[arg(long = "out", value_name = "FILE")]
     pub outputs: Vec<OsString>,
 
@@ -221,7 +221,7 @@ fn plan(options: Options) -> Result<(Plan, Rows), Trouble> {
     };
     let (inputs, outputs) = (templates(&options.inputs)?, templates(&options.outputs)?);
     let (env, timeout, needs, once) = (options.env, options.timeout, options.needs, options.once);
-    let plan = Plan { command, bare, inputs, outputs, env, timeout, needs, once };
+    let plan = Plan { command, bare, inputs, outputs, env, timeout, needs, once, folders: Folders::default() };
     let rows = Rows::open(sources, if options.null { 0 } else { b'\n' })?;
     Ok((plan, rows))
 }

@@ -5,10 +5,12 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use futures::FutureExt as _;
+use p2p_blobs::Folder;
 use p2p_proto::ids::PeerName;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::{Command, Ended};
@@ -26,11 +28,11 @@ use crate::wiring::{PERSONAL, Patience, Wiring, say_report};
 /// Options of `p2p run`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// A file to take along, under the same relative name; may be given several times.
+    /// A file to take along, under the same relative name, or a folder, as DIR/; may be given several times.
     #[arg(long = "in", value_name = "FILE")]
     pub inputs: Vec<PathBuf>,
 
-    /// A file to bring back, or a pattern with * ? [..] **; may be given several times.
+    /// A file to bring back, a pattern with * ? [..] **, or a folder, as DIR/; may be given several times.
     #[arg(long = "out", value_name = "PATTERN")]
     pub outputs: Vec<String>,
 
@@ -131,9 +133,12 @@ fn task(options: &Options) -> Result<Task, Trouble> {
         let name = path.to_str().ok_or_else(|| {
             Trouble::new(Code::Input, format!("the name of {} is not UTF-8: rename it", path.display()))
         })?;
-        task = task
-            .input(name.trim_start_matches("./"), path)
-            .map_err(|failure| Trouble::new(Code::Input, failure.message))?;
+        let sent = name.trim_start_matches("./");
+        let added = match sent.strip_suffix('/') {
+            Some(sent) => Folder::open(path).and_then(|folder| task.input_folder(sent, &Arc::new(folder))),
+            None => task.input(sent, path),
+        };
+        task = added.map_err(|failure| Trouble::new(Code::Input, failure.message))?;
     }
     for pattern in &options.outputs {
         task = task.output(pattern)?;

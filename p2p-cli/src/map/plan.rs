@@ -2,13 +2,16 @@
 //!
 //! # Names
 //! Files keep their names: `--in dir/a` is `dir/a` in the task's folder, and what the task writes to `dir/a.xz` comes back to `dir/a.xz`
-//! here. An absolute name cannot be in the task's folder: there it has no leading `/`, here it has, and a value that `--in` or `--out` uses
+//! here. A name that ends with `/` is a folder, with all that is in it. An absolute name cannot be in the task's folder: there it has no leading `/`, here it has, and a value that `--in` or `--out` uses
 //! loses it in the command too. A name with a part `..` is refused, for nothing outside the task's folder is the task's: either start
 //! from a folder above, or use absolute names.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use p2p_blobs::Folder;
 use p2p_proto::task::{Command, Failure, FailureKind};
 use p2p_scheduler::Task;
 use serde_bytes::ByteBuf;
@@ -24,6 +27,8 @@ const LINE_BYTES: usize = 131_071;
 const TASK_BYTES: u64 = 1024;
 /// Files up to this size travel inside their task; larger ones are read when they are sent.
 const INLINE_BYTES: u64 = 32 * 1024;
+/// Folders that are remembered while tasks are made.
+const FOLDERS: usize = 16;
 /// Characters that make a pattern of `--out`.
 const PATTERN: &[u8] = b"*?[";
 
@@ -46,6 +51,27 @@ pub struct Plan {
     pub needs: Needs,
     /// `--once`.
     pub once: bool,
+    /// Folders of `--in`.
+    pub folders: Folders,
+}
+
+/// Folders that were looked through, for the tasks that share them.
+#[derive(Debug, Default)]
+pub struct Folders(Mutex<HashMap<PathBuf, Arc<Folder>>>);
+
+impl Folders {
+    fn get(&self, path: &Path) -> Result<Arc<Folder>, Failure> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = known.get(path) {
+            return Ok(Arc::clone(folder));
+        }
+        let folder = Arc::new(Folder::open(path)?);
+        if known.len() >= FOLDERS {
+            known.clear();
+        }
+        known.insert(path.to_owned(), Arc::clone(&folder));
+        Ok(folder)
+    }
 }
 
 /// A task that can be submitted.
@@ -105,10 +131,17 @@ impl Plan {
             let path = expand_name(template, row, false)?;
             let name = sent_name(&path)?;
             if !names.contains(&name) {
-                task = task.input(&name, Path::new(&path))?;
-                let size = std::fs::metadata(&path).map_or(0, |about| about.len());
-                bytes += size.min(INLINE_BYTES);
-                sent += size;
+                if path.ends_with('/') {
+                    let folder = self.folders.get(Path::new(&path))?;
+                    task = task.input_folder(&name, &folder)?;
+                    bytes += folder.memory_bytes();
+                    sent += folder.size();
+                } else {
+                    task = task.input(&name, Path::new(&path))?;
+                    let size = std::fs::metadata(&path).map_or(0, |about| about.len());
+                    bytes += size.min(INLINE_BYTES);
+                    sent += size;
+                }
                 names.push(name);
             }
         }
@@ -118,6 +151,11 @@ impl Plan {
             let path = expand_name(template, row, pattern)?;
             let name = sent_name(&path)?;
             let root = if path.starts_with('/') { PathBuf::from("/") } else { PathBuf::from(".") };
+            if path.ends_with('/') {
+                task = task.output(&format!("{name}/"))?;
+                wanted.push(Wanted::folder(name, root));
+                continue;
+            }
             task = task.output(&name)?;
             wanted.push(if pattern { Wanted::pattern(name, root)? } else { Wanted::file(name, root) });
         }
@@ -197,6 +235,7 @@ mod tests {
             timeout: None,
             needs: Needs::default(),
             once: false,
+            folders: Folders::default(),
         }
     }
 

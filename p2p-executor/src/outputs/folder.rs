@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use p2p_proto::task::{Failure, FailureKind};
 #[cfg(target_os = "linux")]
@@ -49,6 +49,15 @@ impl<'a> Folder<'a> {
         Ok((file, about))
     }
 
+    /// Where a folder inside it is: safe as long as nothing of the command is left that swaps folders for links.
+    pub(super) fn folder(&self, name: &str) -> Result<PathBuf, Refusal> {
+        let path = fs::canonicalize(self.path.join(name)).map_err(Refusal::from)?;
+        if !path.starts_with(self.path) {
+            return Err(Refusal::LeadsOut);
+        }
+        if path.is_dir() { Ok(path) } else { Err(Refusal::NoFolder) }
+    }
+
     #[cfg(target_os = "linux")]
     fn open_inside(&self, name: &str) -> Result<fs::File, Refusal> {
         // A pipe must not hold us up: it is refused once it is open.
@@ -88,6 +97,7 @@ pub(super) enum Refusal {
     Missing,
     LeadsOut,
     Folder,
+    NoFolder,
     NoFile,
     Other(io::Error),
 }
@@ -110,6 +120,17 @@ impl From<io::Error> for Refusal {
 }
 
 impl Refusal {
+    /// The same of a folder in words.
+    pub(super) fn folder_failure(self, name: &str) -> Failure {
+        match self {
+            Self::Missing => Failure::new(
+                FailureKind::MissingOutput,
+                format!("the command succeeded, but left no folder {}/; check the name", shown(name.as_bytes())),
+            ),
+            other => other.failure(name),
+        }
+    }
+
     /// The same in words.
     pub(super) fn failure(self, name: &str) -> Failure {
         let name = shown(name.as_bytes());
@@ -128,8 +149,11 @@ impl Refusal {
             ),
             Self::Folder => Failure::new(
                 FailureKind::BadName,
-                format!("the output {name} is a folder; ask for its files, for example as {name}/**"),
+                format!("the output {name} is a folder; ask for it as {name}/, or for its files, for example as {name}/**"),
             ),
+            Self::NoFolder => {
+                Failure::new(FailureKind::BadName, format!("the output {name} is a file; ask for it without the / at its end"))
+            }
             Self::NoFile => Failure::new(
                 FailureKind::BadName,
                 format!(

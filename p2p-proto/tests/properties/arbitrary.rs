@@ -240,11 +240,8 @@ fn content() -> impl Strategy<Value = Content> {
 }
 
 fn file() -> impl Strategy<Value = File> {
-    (text(limits::FILE_NAME_BYTES), content(), any::<bool>()).prop_map(|(name, content, executable)| File {
-        name,
-        content,
-        executable,
-    })
+    (text(limits::FILE_NAME_BYTES), content(), any::<bool>(), any::<bool>())
+        .prop_map(|(name, content, executable, folder)| File { name, content, executable, folder })
 }
 
 prop_compose! {

@@ -104,8 +104,8 @@ fn to_worker() -> Vec<(&'static str, ToWorker)> {
         runtime: "r".into(),
         payload: Content::Streamed(70_000),
         inputs: vec![
-            File { name: "in/a.csv".into(), content: Content::Inline(b"1,2".to_vec()), executable: false },
-            File { name: "run.sh".into(), content: Content::Streamed(100_000), executable: true },
+            File { name: "in/a.csv".into(), content: Content::Inline(b"1,2".to_vec()), executable: false, folder: false },
+            File { name: "run.sh".into(), content: Content::Streamed(100_000), executable: true, folder: false },
         ],
         outputs: vec!["out/*.csv".into()],
         stdin: true,
@@ -122,7 +122,11 @@ fn to_worker() -> Vec<(&'static str, ToWorker)> {
     let blob = Content::Blob(BlobRef { id: BlobId([7; 32]), size: 5_000_000, chunks: 12 });
     let big = TaskSpec {
         runtime: "f".into(),
-        inputs: vec![File { name: "big.db".into(), content: blob, executable: false }],
+        inputs: vec![
+            File { name: "big.db".into(), content: blob.clone(), executable: false, folder: false },
+            File { name: "tree".into(), content: blob, executable: false, folder: true },
+        ],
+        outputs: vec!["tree/".into()],
         ..TaskSpec::default()
     };
     vec![
@@ -131,7 +135,7 @@ fn to_worker() -> Vec<(&'static str, ToWorker)> {
         ("want", ToWorker::Want(Want { tasks: 100, round_trip_us: 25_000 })),
         ("submit: a command", ToWorker::Submit(Submit { attempt: ATTEMPT, task: plain, alone: false })),
         ("submit: everything", ToWorker::Submit(Submit { attempt: AttemptId(u64::MAX), task: full, alone: true })),
-        ("submit: a blob", ToWorker::Submit(Submit { attempt: ATTEMPT, task: big, alone: false })),
+        ("submit: blobs", ToWorker::Submit(Submit { attempt: ATTEMPT, task: big, alone: false })),
         ("cancel", ToWorker::Cancel(ATTEMPT)),
         ("recall", ToWorker::Recall(ATTEMPT)),
         ("ping", ToWorker::Ping(99)),
@@ -162,7 +166,7 @@ fn to_client() -> Vec<(&'static str, ToClient)> {
         attempt: ATTEMPT,
         ended: Ended::Exit(0),
         value: Content::Inline(b"42".to_vec()),
-        outputs: vec![File { name: "out/a.csv".into(), content: Content::Streamed(3), executable: false }],
+        outputs: vec![File { name: "out/a.csv".into(), content: Content::Streamed(3), executable: false, folder: false }],
         ran_us: 1,
     };
     let failed = [

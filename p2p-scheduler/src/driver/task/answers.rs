@@ -164,6 +164,11 @@ fn read(origin: &Origin, lot: Range<u64>) -> io::Result<Vec<Vec<u8>>> {
             }
             Ok(pieces)
         }
+        Origin::Folder(folder) => {
+            let mut bytes = vec![0; size];
+            folder.read_exact_at(&mut bytes, lot.start)?;
+            Ok(bytes.chunks(limits::CHUNK_BYTES).map(<[u8]>::to_vec).collect())
+        }
     }
 }
 

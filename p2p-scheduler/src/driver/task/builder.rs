@@ -7,10 +7,12 @@ use std::time::Duration;
 use futures::AsyncRead;
 use serde::Serialize;
 
+use p2p_blobs::Folder;
 use p2p_proto::limits;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::{
     COMMAND_RUNTIME, Command, Content, Failure, FailureKind, File, TaskSpec, check_file_name, check_file_size,
+    check_output_name,
 };
 
 use super::pump::Source;
@@ -79,15 +81,15 @@ impl Task {
         };
         let metadata = std::fs::metadata(path).map_err(unreadable)?;
         if !metadata.is_file() {
-            let what = if metadata.is_dir() { "a folder" } else { "no regular file" };
-            return Err(Failure::new(FailureKind::Other, format!("the input {shown} is {what}: name regular files")));
+            let message = if metadata.is_dir() {
+                format!("the input {shown} is a folder: write it as {shown}/ to send it with all that is in it")
+            } else {
+                format!("the input {shown} is no regular file: name regular files and folders")
+            };
+            return Err(Failure::new(FailureKind::Other, message));
         }
         check_file_size(&shown.to_string(), metadata.len())?;
-        let index = u16::try_from(self.spec.inputs.len()).ok().filter(|index| usize::from(*index) < limits::FILES);
-        let Some(index) = index else {
-            let message = format!("a task may have at most {} input files", limits::FILES);
-            return Err(Failure::new(FailureKind::TooLarge, message));
-        };
+        let index = self.next_index()?;
         let content = if self.inline + metadata.len() <= INLINE_TOTAL_BYTES {
             let bytes = std::fs::read(path).map_err(unreadable)?;
             if bytes.len() as u64 != metadata.len() {
@@ -102,16 +104,51 @@ impl Task {
             self.sources.push((Channel::Input(index), Source::File(path.to_owned())));
             Content::Streamed(metadata.len())
         };
-        self.spec.inputs.push(File { name: name.to_owned(), content, executable: is_executable(&metadata) });
+        let executable = is_executable(&metadata);
+        self.spec.inputs.push(File { name: name.to_owned(), content, executable, folder: false });
         Ok(self)
     }
 
-    /// Brings the files back that this relative name or pattern matches.
+    /// Puts a folder with all that is in it into the task's scratch folder as `name`. It is read when it is sent, once for all tasks that share it.
+    ///
+    /// # Errors
+    /// A [`Failure`] for a bad name, too many inputs, or a small folder that cannot be read.
+    pub fn input_folder(mut self, name: &str, folder: &Arc<Folder>) -> Result<Self, Failure> {
+        self.add_name(name)?;
+        let index = self.next_index()?;
+        let size = folder.size();
+        let content = if self.inline + size <= INLINE_TOTAL_BYTES {
+            let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
+            folder.read_exact_at(&mut bytes, 0).map_err(|fault| {
+                let message = format!("the input folder {} cannot be read: {fault}", folder.path().display());
+                Failure::new(FailureKind::Other, message)
+            })?;
+            self.inline += size;
+            Content::Inline(bytes)
+        } else {
+            self.sources.push((Channel::Input(index), Source::Folder(Arc::clone(folder))));
+            Content::Streamed(size)
+        };
+        self.spec.inputs.push(File { name: name.to_owned(), content, executable: false, folder: true });
+        Ok(self)
+    }
+
+    /// The index of the next input.
+    fn next_index(&self) -> Result<u16, Failure> {
+        let index = u16::try_from(self.spec.inputs.len()).ok().filter(|index| usize::from(*index) < limits::FILES);
+        index.ok_or_else(|| {
+            let message = format!("a task may have at most {} inputs; a folder is one", limits::FILES);
+            Failure::new(FailureKind::TooLarge, message)
+        })
+    }
+
+    /// Brings the files back that this relative name or pattern matches; with a `/` at its end the folder of that name, with all that is in it.
     ///
     /// # Errors
     /// A [`Failure`] when the name leads out of the scratch folder, or there are too many.
     pub fn output(mut self, pattern: &str) -> Result<Self, Failure> {
-        self.add_name(pattern)?;
+        check_output_name(pattern)?;
+        self.add_name_bytes(pattern)?;
         if self.spec.outputs.len() >= limits::FILES {
             let message = format!("a task may have at most {} names or patterns of output files", limits::FILES);
             return Err(Failure::new(FailureKind::TooLarge, message));
@@ -123,6 +160,10 @@ impl Task {
     /// All names travel in one item: there is room for so many bytes of them.
     fn add_name(&mut self, name: &str) -> Result<(), Failure> {
         check_file_name(name)?;
+        self.add_name_bytes(name)
+    }
+
+    fn add_name_bytes(&mut self, name: &str) -> Result<(), Failure> {
         self.names += name.len();
         if self.names > limits::FILE_NAMES_BYTES {
             let message = format!(

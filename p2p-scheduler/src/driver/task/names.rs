@@ -53,6 +53,13 @@ impl Names {
                     (Origin::Bytes(Arc::clone(bytes)), p2p_blobs::name_bytes(bytes).map(Arc::new))
                 }
                 Source::File(path) => (Origin::File(path.clone()), self.of_file(path, &mut read)),
+                Source::Folder(folder) => {
+                    let named = folder.recipe().map(|(recipe, bytes)| {
+                        read += bytes;
+                        recipe
+                    });
+                    (Origin::Folder(Arc::clone(folder)), named)
+                }
                 Source::Reader(_) | Source::Blob(_) => continue,
             };
             match named {
@@ -96,7 +103,7 @@ pub(crate) fn has_large(task: &Task) -> bool {
 }
 
 fn is_large(task: &Task, at: usize) -> bool {
-    matches!(task.sources[at].1, Source::Bytes(_) | Source::File(_)) && size(task, at) > limits::BLOB_ABOVE_BYTES
+    matches!(task.sources[at].1, Source::Bytes(_) | Source::File(_) | Source::Folder(_)) && size(task, at) > limits::BLOB_ABOVE_BYTES
 }
 
 fn size(task: &Task, at: usize) -> u64 {

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use async_std::io::ReadExt as _;
+use async_std::task::spawn_blocking;
 use futures::AsyncRead;
 use futures::future::{Either, select, try_join};
 
+use p2p_blobs::Folder;
 use p2p_proto::blob::Recipe;
 use p2p_proto::ids::AttemptId;
 use p2p_proto::limits;
@@ -24,6 +26,8 @@ pub(crate) enum Source {
     Bytes(Arc<Vec<u8>>),
     /// From a file of exactly the size that the task's spec says; each attempt's pump opens it anew.
     File(PathBuf),
+    /// From a folder, as one run of bytes.
+    Folder(Arc<Folder>),
     /// From a stream that can be read once.
     Reader(Mutex<Option<Box<dyn AsyncRead + Send + Unpin>>>),
     /// A blob: only what an attempt asks for is sent to it.
@@ -41,6 +45,7 @@ pub(crate) struct Blob {
 pub(crate) enum Origin {
     Bytes(Arc<Vec<u8>>),
     File(PathBuf),
+    Folder(Arc<Folder>),
 }
 
 impl Origin {
@@ -49,6 +54,7 @@ impl Origin {
         match self {
             Self::Bytes(_) => format!("its payload cannot be read: {fault}"),
             Self::File(path) => format!("{} cannot be read any more: {fault}", path.display()),
+            Self::Folder(folder) => format!("{} cannot be read any more: {fault}", folder.path().display()),
         }
     }
 }
@@ -68,6 +74,7 @@ impl fmt::Debug for Source {
         match self {
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
             Self::File(path) => write!(f, "File({})", path.display()),
+            Self::Folder(folder) => write!(f, "Folder({})", folder.path().display()),
             Self::Reader(_) => f.write_str("Reader"),
             Self::Blob(blob) => write!(f, "Blob({})", blob.recipe.name().id),
         }
@@ -122,6 +129,21 @@ impl TaskShared {
             Source::File(path) => {
                 let mut file = async_std::fs::File::open(path).await.map_err(|fault| unreadable(path, &fault))?;
                 self.pump_reader(id, channel, &mut file, |fault| unreadable(path, &fault)).await
+            }
+            Source::Folder(folder) => {
+                let (mut at, size) = (0, folder.size());
+                while at < size {
+                    let count = (size - at).min(limits::CHUNK_BYTES as u64);
+                    let theirs = Arc::clone(folder);
+                    let read = spawn_blocking(move || {
+                        let mut bytes = vec![0; usize::try_from(count).unwrap_or(limits::CHUNK_BYTES)];
+                        theirs.read_exact_at(&mut bytes, at).map(|()| bytes)
+                    });
+                    let bytes = read.await.map_err(|fault| unreadable(folder.path(), &fault))?;
+                    at += count;
+                    self.send(id, channel, bytes, false, at == size).await?;
+                }
+                Ok(())
             }
             Source::Reader(reader) => {
                 // An attempt that is handed back before it ran has read nothing of it, so another one can.
