@@ -5,6 +5,7 @@ mod belonging;
 mod chaos;
 mod hostile;
 mod links;
+mod locality;
 mod moving;
 mod rate;
 mod scheduling;

@@ -3,9 +3,11 @@
 use p2p_proto::ids::{AttemptId, TaskId};
 use p2p_proto::link::item::{Finished, Returned, Submit};
 use p2p_proto::link::{LinkError, ToWorker};
-use p2p_proto::task::ReturnReason;
+use p2p_proto::task::{Ended, ReturnReason};
 
+use super::locality::large;
 use super::tasks::{After, ClassId, Room};
+use super::workers::Worker;
 use super::{ClientMachine, ClientOutput, Outcome};
 use crate::LinkId;
 use crate::machine::Now;
@@ -38,6 +40,11 @@ impl ClientMachine {
         let attempt = finished.attempt;
         let Some(task) = self.on_ended(now, link, attempt, out) else { return };
         let class = self.tasks.class_of(task);
+        if matches!(finished.ended, Ended::Failed(_))
+            && let Some((worker, spec)) = self.workers.get(link).zip(self.tasks.spec(task))
+        {
+            self.locality.on_failed(worker.present.verified.keys.machine, spec);
+        }
         let Some(others) = self.tasks.on_finished(task, attempt) else { return };
         if let Some(class) = class {
             self.tasks.classes_mut().on_ran(class, finished.ran_us);
@@ -147,7 +154,7 @@ impl ClientMachine {
         while let Some(class) = self.tasks.next_new_class() {
             self.workers.on_class(class, &self.tasks);
         }
-        self.hand_out(out);
+        self.hand_out(now, out);
         let queued = self.workers.queued_here(&self.tasks);
         let recalls = self.workers.recalls(&self.tasks);
         out.extend(recalls.into_iter().map(|(link, attempt)| ClientOutput::Send(link, ToWorker::Recall(attempt))));
@@ -159,7 +166,7 @@ impl ClientMachine {
 
     /// Gives waiting tasks to workers that granted credits, each in its turn. For one that waits for a free slot or for a worker of its own, one
     /// worker is kept free of those whose turn comes later: it would wait for ever if they took what frees.
-    fn hand_out(&mut self, out: &mut Vec<ClientOutput>) {
+    fn hand_out(&mut self, now: Now, out: &mut Vec<ClientOutput>) {
         let (mut turn, mut kept) = (None, false);
         while let Some(next) = self.tasks.turn_after(turn) {
             let (_, _, class) = next;
@@ -170,6 +177,7 @@ impl ClientMachine {
             };
             let task = front.task;
             let Some(link) = self.next_for(class, task, room, kept) else {
+                self.locality.goes(class);
                 let takes = |link| !self.tasks.is_with(task, link);
                 if front.copy && (self.tasks.waits_behind(class) || !self.workers.could_start(class, takes)) {
                     self.tasks.drop_copy(task);
@@ -182,12 +190,20 @@ impl ClientMachine {
                 turn = Some(next);
                 continue;
             };
+            if self.waits_for_better(now, class, task, link) {
+                turn = Some(next);
+                continue;
+            }
             let name = self.workers.get(link).map(|worker| worker.name.clone());
             let (Some(worker), Some(begun)) = (name, self.tasks.start(task, link)) else {
                 turn = Some(next);
                 continue;
             };
             let attempt = begun.attempt;
+            self.locality.goes(class);
+            if let Some(worker) = self.workers.get(link) {
+                self.locality.on_sent(worker.present.verified.keys.machine, &begun.spec);
+            }
             self.workers.on_submit(link, attempt, (task, class), self.tasks.needs(class), begun.alone);
             // In this order: what streams in follows its `Submit`.
             let submit = Submit { attempt, task: begun.spec, alone: begun.alone };
@@ -201,16 +217,32 @@ impl ClientMachine {
         if !kept {
             self.workers.end_reservation();
         }
+        self.locality.end_waits(now);
     }
 
     /// The worker for the next task of its class: rather not who just handed it back.
     fn next_for(&self, class: ClassId, task: TaskId, room: Room, kept: bool) -> Option<LinkId> {
+        let blobs: Vec<_> = self.tasks.spec(task).into_iter().flat_map(large).collect();
+        let held = |worker: &Worker| self.locality.held(&blobs, worker.present.verified.keys.machine);
+        let held = (!blobs.is_empty()).then_some(&held as &dyn Fn(&Worker) -> u64);
         let best = |not: Option<LinkId>| {
             let has = |link| not == Some(link) || self.tasks.is_with(task, link);
-            self.workers.best((class, self.tasks.needs(class)), room, kept, has)
+            self.workers.best((class, self.tasks.needs(class)), room, kept, has, held)
         };
         let recalled_from = self.tasks.recalled_from(task);
         best(recalled_from).or_else(|| recalled_from.and_then(|_| best(None)))
+    }
+
+    /// Whether a task waits for the next credit of a worker that holds more of its inputs than `link` does and has a slot for it.
+    fn waits_for_better(&mut self, now: Now, class: ClassId, task: TaskId, link: LinkId) -> bool {
+        let blobs: Vec<_> = self.tasks.spec(task).into_iter().flat_map(large).collect();
+        if blobs.is_empty() {
+            return false;
+        }
+        let held = |worker: &Worker| self.locality.held(&blobs, worker.present.verified.keys.machine);
+        let here = self.workers.get(link).map_or(0, held);
+        let better = self.workers.all().filter(|worker| worker.fits(class) && worker.could_credit()).map(held).max();
+        self.locality.waits(now, class, task, better.unwrap_or_default().saturating_sub(here))
     }
 
     /// Lets copies of attempts that straggle wait, when nothing else does.

@@ -8,6 +8,7 @@ mod belonging;
 mod calls;
 mod interface;
 mod links;
+mod locality;
 mod needs;
 mod standby;
 mod state;
@@ -31,6 +32,7 @@ pub use self::interface::{ClientInput, ClientOutput, ClientReport, Outcome};
 pub use self::needs::Needs;
 pub use self::state::{Stays, TaskState};
 pub use self::status::{Status, Waiting, WorkerStatus};
+use self::locality::Locality;
 use self::stragglers::Stragglers;
 use self::tasks::Tasks;
 use self::workers::Workers;
@@ -59,6 +61,7 @@ pub struct ClientMachine {
     workers: Workers,
     tasks: Tasks,
     stragglers: Stragglers,
+    locality: Locality,
     next_link: u64,
     next_connection: u64,
     /// How long a link without a connection is waited for.
@@ -99,6 +102,7 @@ impl ClientMachine {
             workers: Workers::default(),
             tasks: Tasks::default(),
             stragglers: Stragglers::default(),
+            locality: Locality::default(),
             next_link: 0,
             next_connection: 0,
             grace: limits::GRACE,
@@ -183,7 +187,8 @@ impl ClientMachine {
             })
             .flatten();
         let idle = (!self.surveying).then(|| self.workers.idle_at(limits::LINK_IDLE)).flatten();
-        earliest([board, self.workers.wake_at(), idle, self.stragglers.wake_at(), self.expire_at])
+        let (links, waits) = (self.workers.wake_at(), self.locality.wake_at());
+        earliest([board, links, idle, self.stragglers.wake_at(), waits, self.expire_at])
     }
 
     fn on_board(&mut self, now: Now, event: BoardEvent, out: &mut Vec<ClientOutput>) {

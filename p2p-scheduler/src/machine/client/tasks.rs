@@ -194,6 +194,11 @@ impl Tasks {
         None
     }
 
+    /// What a task is.
+    pub(super) fn spec(&self, id: TaskId) -> Option<&TaskSpec> {
+        self.tasks.get(&id).map(|task| &task.spec)
+    }
+
     /// Whether this worker has the task already.
     pub(super) fn is_with(&self, id: TaskId, link: LinkId) -> bool {
         self.tasks.get(&id).is_some_and(|task| task.attempts.iter().any(|attempt| attempt.link == link))

@@ -13,6 +13,7 @@ use p2p_proto::task::ReturnReason;
 
 use super::Needs;
 use super::links::Carrier;
+use super::locality::rank;
 use super::tasks::{ClassId, Room, Tasks};
 use crate::LinkId;
 use crate::machine::Now;
@@ -134,7 +135,8 @@ impl Workers {
     }
 
     /// The worker for the next task of this class: one with a credit and the least work per slot, and no more than `room` allows; not the one that is `kept`
-    /// for another task. None that has the task already. One with enough free memory, if there is any and the task needs it. Looks at
+    /// for another task. None that has the task already. One with enough free memory, if there is any and the task needs it. Among those
+    /// where it starts as soon, one that holds most of its large inputs, which `held` tells, if it has any. Looks at
     /// [`limits::CLIENT_LINKS`] at most.
     ///
     /// [`limits::CLIENT_LINKS`]: p2p_proto::limits::CLIENT_LINKS
@@ -144,20 +146,26 @@ impl Workers {
         room: Room,
         kept: bool,
         has: impl Fn(LinkId) -> bool,
+        held: Option<&dyn Fn(&Worker) -> u64>,
     ) -> Option<LinkId> {
         let below = match room {
             Room::Queue => u64::MAX,
             Room::Slot => LOAD_UNIT,
             Room::Worker => 1,
         };
-        let fitting = self.ready.iter().take_while(|(load, _)| *load < below).map(|(_, link)| *link);
-        let open = fitting.filter(|link| !kept || room != Room::Queue || self.reserved != Some(*link));
-        let mut able = open.filter(|link| self.fits(*link, class) && !has(*link));
-        if needs.memory_mib == 0 {
-            return able.next();
+        let fitting = self.ready.iter().take_while(|(load, _)| *load < below);
+        let open = fitting.filter(|(_, link)| !kept || room != Room::Queue || self.reserved != Some(*link));
+        let mut able = open.filter(|(_, link)| self.fits(*link, class) && !has(*link));
+        if needs.memory_mib == 0 && held.is_none() {
+            return able.next().map(|(_, link)| *link);
         }
-        let first = able.next()?;
-        std::iter::once(first).chain(able).find(|link| self.has_room(*link, needs)).or(Some(first))
+        let rank = |(load, link): &(u64, LinkId)| {
+            let has_memory = needs.memory_mib == 0 || self.has_room(*link, needs);
+            let held = held.zip(self.links.get(link)).map_or(0, |(held, worker)| held(worker));
+            rank(has_memory, load / LOAD_UNIT, held)
+        };
+        // The least loaded of those that are equal.
+        able.map(|ready| (rank(ready), Reverse(*ready))).max().map(|(_, Reverse((_, link)))| link)
     }
 
     /// Whether such a task could start there now, beside what this client has there.

@@ -301,6 +301,11 @@ impl Worker {
         held.filter(|(attempt, held)| !tasks.has_started(held.task, *attempt))
     }
 
+    /// Whether a credit for a slot that nobody fills is likely to come.
+    pub(in super::super) fn could_credit(&self) -> bool {
+        self.credits == 0 && self.may_start() && !self.is_filled_by_others()
+    }
+
     /// Whether this client does not fill its slots.
     pub(super) fn may_start(&self) -> bool {
         !self.carrier.is_broken() && !self.draining && self.held < self.slots
