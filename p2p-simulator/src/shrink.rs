@@ -88,6 +88,7 @@ impl Shrinker {
             self.attempt(|plan| plan.tasks[at].labels.clear());
             self.attempt(|plan| plan.tasks[at].priority = 0);
             self.attempt(|plan| plan.tasks[at].poison = false);
+            self.attempt(|plan| plan.tasks[at].input = None);
             while self.attempt(|plan| plan.tasks[at].time_ms /= 2) {}
         }
         for at in 0..self.best.faults.len() {

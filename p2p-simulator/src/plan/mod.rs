@@ -89,6 +89,8 @@ pub struct TaskPlan {
     pub timeout_ms: u64,
     /// Ends its worker's process.
     pub poison: bool,
+    /// Its large input, if it has one: which of a few.
+    pub input: Option<u8>,
     /// When it is cancelled, milliseconds.
     pub cancel_ms: Option<u64>,
 }

@@ -45,6 +45,7 @@ fn like(task: &TaskPlan) -> String {
     let mut words = vec![format!("a task of {} ms", task.time_ms)];
     let mut add = |yes: bool, word: String| words.extend(yes.then_some(word));
     add(task.poison, "that ends its worker".to_owned());
+    add(task.input.is_some(), format!("with the large input {}", task.input.unwrap_or_default()));
     add(task.cpus > 1, format!("{} slots", task.cpus));
     add(task.once, "once".to_owned());
     add(task.stdin, "stdin".to_owned());

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use p2p_proto::blob::{BlobId, BlobRef};
 use p2p_proto::ids::{AttemptId, TaskId, UserName};
 use p2p_proto::link::item::{Finished, Submit};
-use p2p_proto::task::{Content, Ended, TaskSpec};
+use p2p_proto::task::{Content, Ended, File, TaskSpec};
 use p2p_scheduler::LinkId;
 use p2p_scheduler::machine::worker::WorkerInput;
 
@@ -77,7 +78,15 @@ pub fn plan_task(plan: &TaskPlan) -> TaskSpec {
         bytes.extend([0; 8]);
         bytes.push(1);
     }
+    // From what is sent in no time to what takes as long as anybody would wait for it.
+    let input = |which: u8| File {
+        name: which.to_string(),
+        content: Content::Blob(BlobRef { id: BlobId([which; 32]), size: 100_000 << (8 * which.min(2)), chunks: 65_536 }),
+        executable: false,
+        folder: false,
+    };
     TaskSpec {
+        inputs: plan.input.map(input).into_iter().collect(),
         extra_cpus: plan.cpus.saturating_sub(1),
         once: plan.once,
         stdin: plan.stdin,
