@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, OFlags};
 
 use crate::cache::{CacheError, Pin, Shelf, Stamp};
 use crate::held::Held;
-use crate::naming::read_chunk;
+use crate::naming::{name, read_chunk};
 use crate::room::Reservation;
 use crate::tally::Entry;
 
@@ -45,7 +45,8 @@ pub struct Fill {
     /// No other worker's need for room takes the part.
     _pin: Pin,
     _reservation: Reservation,
-    entry: Entry,
+    /// Counts what comes from a client.
+    entry: Option<Entry>,
 }
 
 impl Shelf {
@@ -54,6 +55,30 @@ impl Shelf {
     /// # Errors
     /// When there is no room, or the system refuses something.
     pub fn fill(&self, blob: &BlobRef) -> Result<Begun, CacheError> {
+        let begun = self.begin(blob, || Some(self.tally.begin(&self.part_path(blob), blob.size)))?;
+        if let Begun::Fill(mut fill) = begun {
+            if let Some(recipe) = self.recipe(blob) {
+                fill.go_on_with(recipe)?;
+            }
+            return Ok(Begun::Fill(fill));
+        }
+        Ok(begun)
+    }
+
+    /// Keeps a file that a task has made, should it be the input of another one; blocks. A link to it is enough where nobody else's tasks use it; else it is
+    /// copied. The file is read-only then.
+    ///
+    /// # Errors
+    /// As [`Shelf::fill`], and when the file cannot be read or changes meanwhile.
+    pub fn keep(&self, from: &Path) -> Result<(), CacheError> {
+        let recipe = name(from).map_err(|fault| CacheError::io(from, fault))?;
+        match self.begin(&recipe.name(), || None)? {
+            Begun::Held(_) => Ok(()),
+            Begun::Fill(fill) => fill.keep(from, recipe),
+        }
+    }
+
+    fn begin(&self, blob: &BlobRef, entry: impl FnOnce() -> Option<Entry>) -> Result<Begun, CacheError> {
         let path = self.part_path(blob);
         let pin = self.cache.pin(&path);
         let part = lock_part(&path).map_err(|fault| CacheError::io(&path, fault))?;
@@ -69,7 +94,7 @@ impl Shelf {
                 return Err(fault);
             }
         };
-        let mut fill = Fill {
+        Ok(Begun::Fill(Fill {
             shelf: self.clone(),
             blob: *blob,
             recipe: None,
@@ -77,12 +102,8 @@ impl Shelf {
             have: Mutex::default(),
             _pin: pin,
             _reservation: reservation,
-            entry: self.tally.begin(&path, blob.size),
-        };
-        if let Some(recipe) = self.recipe(blob) {
-            fill.go_on_with(recipe)?;
-        }
-        Ok(Begun::Fill(fill))
+            entry: entry(),
+        }))
     }
 }
 
@@ -125,7 +146,9 @@ impl Fill {
             CacheError::Wrong("a part of an input is not what its name says: it changed while it was sent".to_owned())
         })?;
         self.write(index, chunk, bytes)?;
-        self.entry.came(bytes.len() as u64);
+        if let Some(entry) = &self.entry {
+            entry.came(bytes.len() as u64);
+        }
         Ok(())
     }
 
@@ -180,7 +203,7 @@ impl Fill {
             |chunk: &Chunk| chunk.at + u64::from(chunk.size) <= length && read_chunk(&self.part, chunk).is_ok();
         let have: Vec<bool> = recipe.chunks().iter().map(is_here).collect();
         let chunks = recipe.chunks().iter().zip(&have).filter(|(_, have)| **have);
-        self.entry.had(chunks.map(|(chunk, _)| u64::from(chunk.size)).sum());
+        self.had(chunks.map(|(chunk, _)| u64::from(chunk.size)).sum());
         self.have = Mutex::new(have.clone());
         let several = recipe.chunks().len() > 1;
         self.recipe = Some(recipe);
@@ -188,6 +211,42 @@ impl Fill {
             self.copy_known(&have)?;
         }
         Ok(())
+    }
+
+    fn had(&self, bytes: u64) {
+        if let Some(entry) = &self.entry {
+            entry.had(bytes);
+        }
+    }
+
+    /// Takes all of it from a file.
+    fn keep(mut self, from: &Path, recipe: Recipe) -> Result<(), CacheError> {
+        let (part, path) = (self.shelf.part_path(&self.blob), self.shelf.path(&self.blob));
+        let several = recipe.chunks().len() > 1;
+        if several {
+            let list = self.shelf.recipe_path(&self.blob);
+            fs::write(&list, recipe.to_bytes()).map_err(|fault| self.fault(&list, fault))?;
+        }
+        let link = || {
+            fs::set_permissions(from, Permissions::from_mode(0o444))?;
+            fs::hard_link(from, &path)
+        };
+        if !self.shelf.cache.is_shared() && link().is_ok() {
+            // It is locked, and so nobody's but ours. What the link leads to is checked when it is used.
+            let _ = fs::remove_file(&part);
+            if several {
+                self.shelf.cache.chunks(&self.shelf.folder).learn(&path, &recipe);
+            }
+            return Ok(());
+        }
+        let file = File::open(from).map_err(|fault| CacheError::io(from, fault))?;
+        self.go_on_with(recipe)?;
+        for index in self.missing().into_iter().flat_map(|run| run.0..run.0.saturating_add(run.1)) {
+            let Some(chunk) = self.chunk(index).copied() else { continue };
+            let bytes = read_chunk(&file, &chunk).map_err(|fault| CacheError::io(from, fault))?;
+            self.write(index, &chunk, &bytes)?;
+        }
+        self.finish().map(drop)
     }
 
     fn copy_known(&self, have: &[bool]) -> Result<(), CacheError> {
@@ -203,7 +262,7 @@ impl Fill {
             let bytes = open.as_ref().and_then(|(_, file)| read_chunk(file, &Chunk { at, ..*chunk }).ok());
             if let Some(bytes) = bytes {
                 self.write(index, chunk, &bytes)?;
-                self.entry.had(bytes.len() as u64);
+                self.had(bytes.len() as u64);
             }
         }
         Ok(())

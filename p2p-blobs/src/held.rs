@@ -41,6 +41,11 @@ impl Held {
         &self.blob
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.pin.path()
+    }
+
     /// All its bytes; blocks.
     ///
     /// # Errors

@@ -354,6 +354,47 @@ fn large_files_take_no_room_twice_and_a_task_that_writes_to_one_harms_no_other()
 }
 
 #[test]
+fn what_a_task_made_is_there_as_an_input_also_where_users_share() {
+    for shared in [false, true] {
+        let world = World { shared, ..World::new(100 * MIB) };
+        let shelf = world.shelf("bob");
+        let made = world.dir.path().join("made");
+        for bytes in [noise(1, 100_000), noise(2, 3 * MIB)] {
+            fs::write(&made, &bytes).unwrap();
+            shelf.keep(&made).unwrap();
+            shelf.keep(&made).unwrap();
+            fs::remove_file(&made).unwrap();
+            assert!(has(&shelf, &bytes) && has(&world.shelf("bob"), &bytes));
+        }
+        assert!(!world.files().iter().any(|path| path.extension().is_some_and(|ext| ext == "part")));
+        // Of a changed one what changed is sent.
+        let mut bytes = noise(2, 3 * MIB);
+        bytes.splice(1_500_000..1_500_000, [7; 10]);
+        let (_, sent) = send(&shelf, &bytes).unwrap();
+        assert!(sent < 2 * MIB as usize, "{sent} bytes were sent");
+    }
+}
+
+#[test]
+fn what_a_task_made_and_others_write_to_is_dropped() {
+    let world = World::new(100 * MIB);
+    let (shelf, made) = (world.shelf("bob"), world.dir.path().join("made"));
+    let bytes = noise(1, 3 * MIB);
+    fs::write(&made, &bytes).unwrap();
+    let late = fs::OpenOptions::new().write(true).open(&made).unwrap();
+    shelf.keep(&made).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&late, b"changed", 5).unwrap();
+    assert!(!has(&shelf, &bytes));
+    fs::write(&made, b"").ok();
+    assert!(shelf.keep(&world.dir.path().join("missing")).is_err());
+    let small = World::new(MIB);
+    fs::remove_file(&made).unwrap();
+    fs::write(&made, &bytes).unwrap();
+    assert!(matches!(small.shelf("bob").keep(&made), Err(CacheError::TooLarge { .. })));
+    assert_eq!(small.files(), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn it_says_what_it_was_good_for() {
     let world = World::new(64 * MIB);
     let cache = world.open();

@@ -117,11 +117,11 @@ impl Worker {
         scratch: &Arc<Scratch>,
     ) -> Result<AttemptEnd, AttemptEnd> {
         let AttemptIo { user, mut slot, mut content, mut stops, output } = io;
-        let mut blobs = match has_blobs(&task) {
-            true => Some(Blobs::new(&task, self.cache.shelf(&user).map_err(FetchError::from).map_err(Failure::from)?)),
-            false => None,
-        };
-        let mut staged = unless_stopped(&mut stops, stage::stage(&mut task, &mut content, scratch)).await??;
+        let shelf = || self.cache.shelf(&user).map_err(FetchError::from).map_err(Failure::from);
+        let kept = if has_blobs(&task) { Some(shelf()?) } else { None };
+        let mut blobs = kept.clone().map(|shelf| Blobs::new(&task, shelf));
+        let staging = stage::stage(&mut task, &mut content, kept.as_ref(), scratch);
+        let mut staged = unless_stopped(&mut stops, staging).await??;
         if let Some(blobs) = &mut blobs {
             unless_stopped(&mut stops, blobs.fetch(&mut slot, &content)).await??;
         }
@@ -156,7 +156,13 @@ impl Worker {
             let strict = end.ended == Ended::Exit(0);
             let (scratch_too, output_too) = (Arc::clone(scratch), output.clone());
             let outputs = outputs::collect(task.outputs, staged.inputs, strict, scratch_too, output_too).await?;
-            outputs::stream(&outputs, scratch, &output).await?;
+            if outputs.has_large() {
+                // While it is sent: it may be the input of another task.
+                let keep = outputs::keep(&outputs, shelf()?, scratch);
+                future::join(outputs::stream(&outputs, scratch, &output), keep).await.0?;
+            } else {
+                outputs::stream(&outputs, scratch, &output).await?;
+            }
             Ok(outputs.files)
         };
         match unless_stopped(&mut stops, bring).await.unwrap_or_else(Err) {

@@ -44,9 +44,9 @@ pub(crate) struct Blobs {
     ahead: Option<Ahead>,
 }
 
-/// Which inputs are blobs, for [`Blobs::new`].
+/// Whether some of the task's content is kept.
 pub(crate) fn has_blobs(task: &TaskSpec) -> bool {
-    task.inputs.iter().any(|file| matches!(file.content, Content::Blob(_)))
+    task.inputs.iter().map(|file| &file.content).chain([&task.payload]).any(|content| matches!(content, Content::Blob(_)))
 }
 
 impl Blobs {

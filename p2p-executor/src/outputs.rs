@@ -16,7 +16,8 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use async_std::task;
-use p2p_proto::limits::{CHUNK_BYTES, FILE_NAMES_BYTES, FILES};
+use p2p_blobs::Shelf;
+use p2p_proto::limits::{BLOB_ABOVE_BYTES, CHUNK_BYTES, FILE_NAMES_BYTES, FILES};
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::{Content, Ended, Failure, FailureKind, File, check_file_name, check_file_size};
 use p2p_scheduler::executor::{AttemptEnd, OutputWriter};
@@ -64,6 +65,33 @@ pub(crate) struct Outputs {
     pub(crate) files: Vec<File>,
     /// Those of them that are folders, by their index.
     folders: HashMap<usize, Arc<p2p_blobs::Folder>>,
+}
+
+impl Outputs {
+    /// Whether some of them are kept in the cache.
+    pub(crate) fn has_large(&self) -> bool {
+        self.files.iter().any(is_large)
+    }
+}
+
+fn is_large(file: &File) -> bool {
+    !file.folder && file.content.size() > BLOB_ABOVE_BYTES
+}
+
+/// Keeps large files in the cache: a client that has them as inputs of other tasks need not send them. What cannot be kept is sent, if it comes to that.
+pub(crate) async fn keep(outputs: &Outputs, shelf: Shelf, scratch: &Arc<Scratch>) {
+    let names: Vec<_> = outputs.files.iter().filter(|file| is_large(file)).map(|file| file.name.clone()).collect();
+    let scratch = Arc::clone(scratch);
+    task::spawn_blocking(move || {
+        let Ok(folder) = Folder::open(scratch.path()) else { return };
+        for name in names {
+            let kept = folder.path_of(&name).map(|path| shelf.keep(&path));
+            if !matches!(kept, Ok(Ok(()))) {
+                log::debug!("the output {name} is not kept: {kept:?}");
+            }
+        }
+    })
+    .await;
 }
 
 /// Sends the files that do not travel inline.

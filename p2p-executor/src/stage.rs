@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_std::task;
-use p2p_blobs::{UnpackError, unpack_folder};
+use p2p_blobs::{Shelf, UnpackError, unpack_folder};
 use p2p_proto::limits;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::{Command, Content, Failure, FailureKind, File, TaskSpec, check_file_name, check_file_size};
@@ -69,6 +69,7 @@ impl From<&fs::Metadata> for Look {
 pub(crate) async fn stage(
     task: &mut TaskSpec,
     content: &mut ContentReader,
+    shelf: Option<&Shelf>,
     scratch: &Arc<Scratch>,
 ) -> Result<Staged, Failure> {
     for (index, file) in task.inputs.iter().enumerate() {
@@ -107,7 +108,7 @@ pub(crate) async fn stage(
     let payload = match std::mem::take(&mut task.payload) {
         Content::Inline(bytes) => bytes,
         Content::Streamed(_) => streams.payload.bytes,
-        Content::Blob(blob) => blobs::read(content, Channel::Payload, &blob).await?,
+        Content::Blob(blob) => blobs::hold_bytes(shelf, content, Channel::Payload, &blob).await?,
     };
     let command = Command::from_cbor(&payload)
         .map_err(|error| Failure::new(FailureKind::Malformed, format!("the task's command cannot be read: {error}")))?;

@@ -59,6 +59,45 @@ fn a_blob_is_asked_for_once() {
 }
 
 #[test]
+fn what_a_task_made_is_not_asked_for_as_the_input_of_the_next_one() {
+    let rig = Rig::new();
+    let made = noise(5, 3 * MIB);
+    block_on(async {
+        let mut first = task("cat 0 > made", std::slice::from_ref(&made));
+        first.outputs = vec!["made".to_owned()];
+        let done = serving(rig.start(first), std::slice::from_ref(&made)).end().await;
+        assert!(done.seen.streams[&Channel::Output(0)] == made);
+        let mut longer = made.clone();
+        longer.extend_from_slice(b"more");
+        let mut second = task("cat 0 > made; printf more >> made", std::slice::from_ref(&made));
+        second.outputs = vec!["made".to_owned()];
+        assert!(rig.start(second).end().await.seen.streams[&Channel::Output(0)] == longer);
+        let third = rig.start(task("wc -c < 0", std::slice::from_ref(&longer)));
+        assert_eq!(third.end().await.stdout().trim(), longer.len().to_string());
+    });
+    rig.assert_clean();
+}
+
+#[test]
+fn a_long_command_is_asked_for_once() {
+    let rig = Rig::new();
+    block_on(async {
+        let argument = "x".repeat(100_000);
+        let mut task = support::command(["sh", "-c", "printf %s \"$1\" | wc -c", "sh", &argument]);
+        let Content::Inline(payload) = std::mem::take(&mut task.payload) else { unreachable!() };
+        task.payload = Content::Blob(name_bytes(&payload).unwrap().name());
+        for round in 0..2 {
+            let mut attempt = rig.start(task.clone());
+            if round == 0 {
+                attempt.blobs.insert(Channel::Payload, payload.clone());
+            }
+            assert_eq!(attempt.end().await.stdout().trim(), "100000", "round {round}");
+        }
+    });
+    rig.assert_clean();
+}
+
+#[test]
 fn users_do_not_learn_what_others_have() {
     let mut rig = Rig::new();
     let blobs = [noise(1, 100_000)];

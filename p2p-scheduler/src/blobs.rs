@@ -82,6 +82,23 @@ pub async fn hold(
     Ok(spawn_blocking(move || fill.finish()).await?)
 }
 
+/// The bytes of the blob of `channel`: from the shelf or by way of it, if there is one. They are bounded by what a payload may have. One call at a time for
+/// each channel. Cancel-safe.
+///
+/// # Errors
+/// As [`hold`].
+pub async fn hold_bytes(
+    shelf: Option<&Shelf>,
+    content: &ContentReader,
+    channel: Channel,
+    blob: &BlobRef,
+) -> Result<Vec<u8>, FetchError> {
+    let Some(shelf) = shelf else { return read(content, channel, blob).await };
+    let held = hold(shelf, content, channel, blob).await?;
+    let bytes = spawn_blocking(move || held.read().map_err(|fault| (held, fault))).await;
+    bytes.map_err(|(held, fault)| CacheError::Io { path: held.path().to_owned(), fault }.into())
+}
+
 /// The bytes of the blob of `channel`, which are kept nowhere. They are bounded by what a payload may have. One call at a time for each
 /// channel. Cancel-safe.
 ///

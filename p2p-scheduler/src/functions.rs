@@ -10,11 +10,15 @@ use futures::future::{BoxFuture, Either, select};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use async_std::task::spawn_blocking;
+use p2p_blobs::Cache;
+use p2p_proto::blob::BlobRef;
+use p2p_proto::ids::UserName;
 use p2p_proto::limits;
-use p2p_proto::link::item::Channel;
+use p2p_proto::link::item::{CacheUse, Channel};
 use p2p_proto::task::{Content, Ended, Failure, FailureKind, TaskSpec};
 
-use crate::blobs;
+use crate::blobs::{self, FetchError};
 use crate::driver::lock;
 use crate::executor::{AttemptEnd, AttemptIo, Executor, Stop, Stops};
 
@@ -30,12 +34,19 @@ type Function = dyn Fn(Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, String>> +
 pub struct Functions {
     registered: BTreeMap<String, Arc<Function>>,
     pool: Arc<Pool>,
+    cache: Option<Arc<Cache>>,
 }
 
 impl Functions {
     /// No functions yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Keeps large inputs here, so that they need not be sent again (D-01). Without it they are sent for each call.
+    pub fn cached(mut self, cache: Arc<Cache>) -> Self {
+        self.cache = Some(cache);
+        self
     }
 
     /// Registers a function that computes; it may block. A panic or an `Err` fails the task that called it, nothing else.
@@ -93,12 +104,18 @@ impl Executor for Functions {
 
     fn attempt(&self, task: TaskSpec, io: AttemptIo) -> BoxFuture<'static, AttemptEnd> {
         match self.registered.get(&task.runtime) {
-            Some(function) => attempt(Arc::clone(function), Arc::clone(&self.pool), task, io).boxed(),
+            Some(function) => {
+                attempt(Arc::clone(function), Arc::clone(&self.pool), self.cache.clone(), task, io).boxed()
+            }
             None => {
                 let message = format!("this worker has no function {:?}", task.runtime);
                 futures::future::ready(Failure::new(FailureKind::UnknownRuntime, message).into()).boxed()
             }
         }
+    }
+
+    fn cache_use(&self, user: &UserName) -> Option<CacheUse> {
+        self.cache.as_ref().map(|cache| cache.usage(user))
     }
 
     fn spawn(&self, attempt: BoxFuture<'static, ()>) {
@@ -124,14 +141,20 @@ pub fn from_cbor<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     ciborium::from_reader(bytes).map_err(|fault| format!("the bytes are not what is expected: {fault}"))
 }
 
-async fn attempt(function: Arc<Function>, pool: Arc<Pool>, task: TaskSpec, mut io: AttemptIo) -> AttemptEnd {
+async fn attempt(
+    function: Arc<Function>,
+    pool: Arc<Pool>,
+    cache: Option<Arc<Cache>>,
+    task: TaskSpec,
+    mut io: AttemptIo,
+) -> AttemptEnd {
     let (input, streamed) = match task.payload {
         Content::Inline(bytes) => (bytes, false),
         Content::Streamed(size) => match gather(&mut io, size).await {
             Ok(bytes) => (bytes, true),
             Err(failure) => return failure.into(),
         },
-        Content::Blob(blob) => match blobs::read(&io.content, Channel::Payload, &blob).await {
+        Content::Blob(blob) => match bytes_of(cache, &io, &blob).await {
             Ok(bytes) => (bytes, true),
             Err(fault) => return Failure::from(fault).into(),
         },
@@ -151,6 +174,17 @@ async fn attempt(function: Arc<Function>, pool: Arc<Pool>, task: TaskSpec, mut i
     };
     pool.spawn(call.boxed());
     ended.await.unwrap_or_else(|_| AttemptEnd::new(Ended::Cancelled))
+}
+
+async fn bytes_of(cache: Option<Arc<Cache>>, io: &AttemptIo, blob: &BlobRef) -> Result<Vec<u8>, FetchError> {
+    let shelf = match cache {
+        Some(cache) => {
+            let user = io.user.clone();
+            Some(spawn_blocking(move || cache.shelf(&user)).await?)
+        }
+        None => None,
+    };
+    blobs::hold_bytes(shelf.as_ref(), &io.content, Channel::Payload, blob).await
 }
 
 async fn call(function: Arc<Function>, input: Vec<u8>, mut stops: Stops) -> AttemptEnd {

@@ -49,12 +49,15 @@ impl<'a> Folder<'a> {
         Ok((file, about))
     }
 
-    /// Where a folder inside it is: safe as long as nothing of the command is left that swaps folders for links.
-    pub(super) fn folder(&self, name: &str) -> Result<PathBuf, Refusal> {
+    /// Where something inside it is, all links followed: safe as long as nothing of the command is left that swaps folders for links.
+    pub(super) fn path_of(&self, name: &str) -> Result<PathBuf, Refusal> {
         let path = fs::canonicalize(self.path.join(name)).map_err(Refusal::from)?;
-        if !path.starts_with(self.path) {
-            return Err(Refusal::LeadsOut);
-        }
+        if path.starts_with(self.path) { Ok(path) } else { Err(Refusal::LeadsOut) }
+    }
+
+    /// Where a folder inside it is.
+    pub(super) fn folder(&self, name: &str) -> Result<PathBuf, Refusal> {
+        let path = self.path_of(name)?;
         if path.is_dir() { Ok(path) } else { Err(Refusal::NoFolder) }
     }
 
@@ -80,12 +83,9 @@ impl<'a> Folder<'a> {
         self.open_checked(name)
     }
 
-    /// As `open_inside` where the system does not check: safe as long as nothing of the command is left that swaps folders for links.
+    /// As `open_inside` where the system does not check.
     fn open_checked(&self, name: &str) -> Result<fs::File, Refusal> {
-        let path = fs::canonicalize(self.path.join(name)).map_err(Refusal::from)?;
-        if !path.starts_with(self.path) {
-            return Err(Refusal::LeadsOut);
-        }
+        let path = self.path_of(name)?;
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(Refusal::from)
     }

@@ -1,5 +1,6 @@
 //! Closures as tasks.
 
+use p2p_blobs::{Cache, CacheConfig};
 use p2p_scheduler::memory::Cluster;
 use p2p_scheduler::{Functions, Outcome, Task};
 
@@ -67,6 +68,28 @@ fn inputs_and_values_larger_than_a_record_stream_by_windows() {
             let expected: Vec<u8> = input.into_iter().rev().collect();
             assert!(value(&outcome) == expected, "{size} bytes came back changed");
         }
+    });
+}
+
+#[test]
+fn a_large_input_is_sent_once_to_functions_with_a_cache() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, capacity) = (dir.path().to_owned(), 100 << 20);
+        let config = CacheConfig { folder, realm: "friends".to_owned(), capacity, shared: false };
+        let cache = Cache::open(config).unwrap();
+        let cluster = Cluster::open("alice/friends", &["bob", "carol"]).unwrap();
+        let functions = Functions::new().register_typed("length", |bytes: Vec<u8>| bytes.len() as u64);
+        let _worker = cluster.worker("bob", 2, functions.cached(cache.clone())).unwrap();
+        let client = cluster.client("carol").unwrap();
+        let input: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for _ in 0..5 {
+            let outcome = client.submit(Task::call("length", &input).unwrap()).await.outcome().await;
+            assert_eq!(outcome.value(), Ok(3_000_000_u64));
+        }
+        let used = cache.usage(&"carol".parse().unwrap());
+        assert_eq!(used.hits, 4, "{used:?}");
+        assert!(used.saved_bytes >= 4 * 3_000_000 && used.fetched_bytes < 4 * 3_000_000, "{used:?}");
     });
 }
 
