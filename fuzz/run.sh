@@ -9,7 +9,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-all="board_line link_record handshake transit"
+all="board_line link_record handshake blob transit"
 case ${1:-} in
     [1-9]*) seconds=$1; shift ;;
     *) echo "usage: $0 SECONDS [TARGET...]" >&2; exit 2 ;;

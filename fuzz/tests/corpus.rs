@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use p2p_proto::tree::{Entry, EntryKind, Tree};
 use serde_json::Value;
 
 fn corpus(target: &str) -> PathBuf {
@@ -63,6 +64,33 @@ fn link_record() {
             seeds.push((format!("{direction} {}", name(&vector)), [vec![first], unhex(&record)].concat()));
         }
         seeds
+    });
+}
+
+#[test]
+fn blob() {
+    replay("blob", fuzz::blob, || {
+        let list = |sizes: &[u32]| {
+            let chunks = sizes.iter().map(|size| [&size.to_le_bytes()[..], &[*size as u8; 32]].concat());
+            [vec![0], chunks.flatten().collect()].concat()
+        };
+        let entry = |name: &str, kind: EntryKind| Entry { name: name.into(), kind };
+        let folder = |entries: Vec<Entry>| [vec![1], Tree::new(entries).unwrap().head().unwrap()].concat();
+        let inside = vec![
+            entry("a", EntryKind::Folder(0o755)),
+            entry("a/b", EntryKind::File(0, 0o644)),
+            entry("a/l", EntryKind::Link("../c".into())),
+            entry("c", EntryKind::Folder(0o700)),
+        ];
+        let with_content = vec![entry("f", EntryKind::File(3, 0o755))];
+        vec![
+            ("one chunk".into(), list(&[7])),
+            ("three chunks".into(), list(&[1, 1 << 20, 65_536])),
+            ("an empty chunk".into(), list(&[0])),
+            ("an empty folder".into(), folder(Vec::new())),
+            ("a folder".into(), folder(inside)),
+            ("a folder with content".into(), [folder(with_content), b"abc".to_vec()].concat()),
+        ]
     });
 }
 

@@ -108,7 +108,8 @@ impl Folder {
 
     fn fill(&self, mut buffer: &mut [u8], mut at: u64, open: &mut Option<(usize, File)>) -> io::Result<()> {
         while !buffer.is_empty() {
-            let count = match self.head.get(usize::try_from(at).unwrap_or(usize::MAX)..).filter(|rest| !rest.is_empty()) {
+            let count = match self.head.get(usize::try_from(at).unwrap_or(usize::MAX)..).filter(|rest| !rest.is_empty())
+            {
                 Some(rest) => {
                     let count = rest.len().min(buffer.len());
                     buffer[..count].copy_from_slice(&rest[..count]);

@@ -91,6 +91,12 @@ pub(crate) mod tests {
         std::iter::repeat_with(&mut next).take(size.div_ceil(8)).flatten().take(size).collect()
     }
 
+    /// Name, bytes and chunks. The first is BLAKE3's own of `abc`.
+    const GOLDEN: [(&str, u64, u32); 2] = [
+        ("6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85", 3, 1),
+        ("333a5e67a67cf59da85b665d7dd9699cd697f504c288ba9062e75e8ee88f9ec3", 9_000_000, 30),
+    ];
+
     fn ids(recipe: &Recipe) -> std::collections::HashSet<BlobId> {
         recipe.chunks().iter().map(|chunk| chunk.id).collect()
     }
@@ -122,6 +128,18 @@ pub(crate) mod tests {
         let known = ids(&before);
         let new: u64 = after.chunks().iter().filter(|c| !known.contains(&c.id)).map(|c| u64::from(c.size)).sum();
         assert!(new < 1_000_000 + 3 * BLOB_CHUNK_BYTES as u64, "{new} bytes would be sent");
+    }
+
+    /// A new version that names files in another way would send all of them again.
+    #[test]
+    fn names_stay_the_same() {
+        let named = |bytes: &[u8]| {
+            let name = name_bytes(bytes).unwrap().name();
+            (name.id.to_string(), name.size, name.chunks)
+        };
+        let [small, large] = GOLDEN;
+        assert_eq!(named(b"abc"), (small.0.to_owned(), small.1, small.2));
+        assert_eq!(named(&noise(1, 9_000_000)), (large.0.to_owned(), large.1, large.2));
     }
 
     #[test]

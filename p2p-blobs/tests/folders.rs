@@ -99,6 +99,24 @@ fn a_folder_has_the_name_of_its_bytes_and_each_part_of_it_can_be_read() {
 }
 
 #[test]
+fn a_hundred_thousand_files_are_a_few_chunks() {
+    // In memory where that can be: the disk has nothing to do with it.
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    for outer in 0..100 {
+        let sub = dir.path().join(format!("{outer}"));
+        fs::create_dir(&sub).unwrap();
+        for inner in 0..1000 {
+            fs::write(sub.join(format!("{inner}.txt")), format!("{outer} {inner}")).unwrap();
+        }
+    }
+    let folder = Arc::new(Folder::open(dir.path()).unwrap());
+    assert_eq!(folder.tree().entries().len(), 100_100);
+    let (recipe, _) = folder.recipe().unwrap();
+    // Two requests bring all of it: the list, and one run of chunks.
+    assert!((2..200).contains(&recipe.chunks().len()), "{} chunks", recipe.chunks().len());
+}
+
+#[test]
 fn a_file_that_became_shorter_is_named() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("log"), "before").unwrap();

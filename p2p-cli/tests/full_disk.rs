@@ -43,7 +43,7 @@ fn says(done: &Done, code: i32, words: &[&str]) {
 
 #[test]
 fn a_worker_whose_disk_is_full_says_so_and_works_on() {
-    let Some(disk) = small_disk() else { return };
+    let Some(disk) = small_disk(1) else { return };
     let cluster = Cluster::start();
     let mut command = cluster.command("bob", &["worker", "--slots", "1"]);
     command.env("TMPDIR", disk.path());
@@ -82,7 +82,7 @@ fn a_worker_whose_disk_is_full_says_so_and_works_on() {
 
 #[test]
 fn a_result_that_finds_no_room_here_leaves_no_part_of_it() {
-    let Some(disk) = small_disk() else { return };
+    let Some(disk) = small_disk(1) else { return };
     let cluster = Cluster::start();
     let _worker = cluster.worker("bob", 1);
     let run = |words: &[&str]| {
@@ -120,7 +120,7 @@ fn a_result_that_finds_no_room_here_leaves_no_part_of_it() {
 
 #[test]
 fn output_that_waits_for_its_turn_and_finds_no_room_fails_its_task_alone() {
-    let Some(disk) = small_disk() else { return };
+    let Some(disk) = small_disk(1) else { return };
     let cluster = Cluster::start();
     let _worker = cluster.worker("bob", 1);
     let mut command = cluster.command("alice", &["map", "head -c {} /dev/zero | tr '\\0' x", ":::", "3000000", "3"]);

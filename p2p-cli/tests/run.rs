@@ -128,7 +128,10 @@ fn folders_go_out_and_come_back_over_what_is_there() {
     let done = cluster.run("alice", &[&words[..], &["sh", "-c", line]].concat());
     assert_eq!(done.code, Some(0), "{done}");
     let read = |name: &str| fs::read_to_string(work.join(name)).expect("it is there");
-    assert_eq!((read("out/kept"), read("out/sub/kept"), read("out/a b")), ("mine".into(), "mine".into(), "small".into()));
+    assert_eq!(
+        (read("out/kept"), read("out/sub/kept"), read("out/a b")),
+        ("mine".into(), "mine".into(), "small".into())
+    );
     assert_eq!(read("fresh/deep/size").trim(), "3000000");
     assert_eq!(fs::read_link(work.join("out/link")).expect("a link"), std::path::Path::new("sub/large"));
     assert!(work.join("out/sub/empty").is_dir() && read("out/link").len() == 3_000_000);
@@ -137,10 +140,13 @@ fn folders_go_out_and_come_back_over_what_is_there() {
     fs::remove_dir_all(work.join("out")).expect("it was there");
     fs::create_dir_all(work.join("out/link")).expect("a folder");
     let done = cluster.run("alice", &["run", "--in", "in/", "--out", "out/", "--", "cp", "-a", "in", "out"]);
-    assert!(done.code != Some(0) && done.stderr.contains("out/link") && done.stderr.contains("a folder is there"), "{done}");
-    let left = fs::read_dir(&work).expect("a folder").filter(|entry| {
-        entry.as_ref().expect("an entry").file_name().to_string_lossy().contains(".part")
-    });
+    assert!(
+        done.code != Some(0) && done.stderr.contains("out/link") && done.stderr.contains("a folder is there"),
+        "{done}"
+    );
+    let left = fs::read_dir(&work)
+        .expect("a folder")
+        .filter(|entry| entry.as_ref().expect("an entry").file_name().to_string_lossy().contains(".part"));
     assert_eq!(left.count(), 0, "halves of folders are left");
 }
 

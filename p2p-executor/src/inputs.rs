@@ -46,7 +46,11 @@ pub(crate) struct Blobs {
 
 /// Whether some of the task's content is kept.
 pub(crate) fn has_blobs(task: &TaskSpec) -> bool {
-    task.inputs.iter().map(|file| &file.content).chain([&task.payload]).any(|content| matches!(content, Content::Blob(_)))
+    task.inputs
+        .iter()
+        .map(|file| &file.content)
+        .chain([&task.payload])
+        .any(|content| matches!(content, Content::Blob(_)))
 }
 
 impl Blobs {

@@ -81,9 +81,10 @@ fn is_large(file: &File) -> bool {
 /// Keeps large files in the cache: a client that has them as inputs of other tasks need not send them. What cannot be kept is sent, if it comes to that.
 pub(crate) async fn keep(outputs: &Outputs, shelf: Shelf, scratch: &Arc<Scratch>) {
     let names: Vec<_> = outputs.files.iter().filter(|file| is_large(file)).map(|file| file.name.clone()).collect();
-    let scratch = Arc::clone(scratch);
+    // Not the folder itself, whose removal would wait for this.
+    let path = scratch.path().to_owned();
     task::spawn_blocking(move || {
-        let Ok(folder) = Folder::open(scratch.path()) else { return };
+        let Ok(folder) = Folder::open(&path) else { return };
         for name in names {
             let kept = folder.path_of(&name).map(|path| shelf.keep(&path));
             if !matches!(kept, Ok(Ok(()))) {
@@ -98,11 +99,7 @@ pub(crate) async fn keep(outputs: &Outputs, shelf: Shelf, scratch: &Arc<Scratch>
 ///
 /// # Errors
 /// A failure, or a cancelled end when nobody will read them.
-pub(crate) async fn stream(
-    outputs: &Outputs,
-    scratch: &Arc<Scratch>,
-    output: &OutputWriter,
-) -> Result<(), AttemptEnd> {
+pub(crate) async fn stream(outputs: &Outputs, scratch: &Arc<Scratch>, output: &OutputWriter) -> Result<(), AttemptEnd> {
     for (index, file) in (0u16..).zip(&outputs.files) {
         let Content::Streamed(size) = file.content else { continue };
         if let Some(folder) = outputs.folders.get(&usize::from(index)) {
@@ -134,11 +131,7 @@ pub(crate) async fn stream(
     Ok(())
 }
 
-async fn stream_folder(
-    index: u16,
-    folder: &Arc<p2p_blobs::Folder>,
-    output: &OutputWriter,
-) -> Result<(), AttemptEnd> {
+async fn stream_folder(index: u16, folder: &Arc<p2p_blobs::Folder>, output: &OutputWriter) -> Result<(), AttemptEnd> {
     let (mut at, size) = (0, folder.size());
     while at < size {
         let (theirs, count) = (Arc::clone(folder), (size - at).min(CHUNK_BYTES as u64));

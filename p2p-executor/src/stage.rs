@@ -280,9 +280,10 @@ pub(crate) fn unpack(from: impl Read, size: u64, name: &str, scratch: &Scratch) 
     });
     match unpacked {
         Ok(()) => Ok(inputs),
-        Err(UnpackError::Refused(failure)) => {
-            Err(Failure { message: format!("the input folder {}: {}", shown(name.as_bytes()), failure.message), ..failure })
-        }
+        Err(UnpackError::Refused(failure)) => Err(Failure {
+            message: format!("the input folder {}: {}", shown(name.as_bytes()), failure.message),
+            ..failure
+        }),
         Err(UnpackError::Io { name: inside, fault }) => Err(failure(&format!("{name}/{inside}"), scratch, &fault)),
     }
 }

@@ -8,12 +8,15 @@ use std::time::Duration;
 use async_std::task::{block_on, sleep};
 use p2p_blobs::{CacheConfig, name_bytes};
 use p2p_proto::blob::Part;
+use p2p_proto::limits::CHUNK_BYTES;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::{Content, Ended, FailureKind, File, TaskSpec};
 use p2p_scheduler::executor::{Executor as _, Stop};
-use support::{Attempt, Rig, input, shell};
+use support::small_disk::small_disk;
+use support::{Attempt, Rig, input, part_of, shell};
 
 const MIB: usize = 1024 * 1024;
+const INPUT: Channel = Channel::Input(0);
 
 /// Bytes without patterns.
 fn noise(seed: u64, size: usize) -> Vec<u8> {
@@ -93,6 +96,43 @@ fn a_long_command_is_asked_for_once() {
             }
             assert_eq!(attempt.end().await.stdout().trim(), "100000", "round {round}");
         }
+    });
+    rig.assert_clean();
+}
+
+#[test]
+fn a_disk_that_fills_up_while_an_input_comes_fails_that_attempt_alone_and_nothing_is_left() {
+    // What is free in the beginning is enough, with what is left to others.
+    let Some(disk) = small_disk(100) else { return };
+    let folder = disk.path().join("cache");
+    let cache = CacheConfig { folder: folder.clone(), realm: String::new(), capacity: 1 << 30, shared: false };
+    let rig = Rig::with(|config| config.cache = Some(cache));
+    let blobs = [noise(1, 20 * MIB)];
+    let files = || walkdir::WalkDir::new(&folder).into_iter().flatten().filter(|at| at.file_type().is_file()).count();
+    block_on(async {
+        let mut attempt = rig.start(task("wc -c < 0", &blobs));
+        attempt.until(|seen| seen.fetches.len() == 1).await;
+        attempt.send(INPUT, &part_of(&blobs[0], &Part::Recipe), true);
+        attempt.until(|seen| seen.fetches.len() == 2).await;
+        let (first, rest) = blobs[0].split_at(8 * MIB);
+        first.chunks(CHUNK_BYTES).for_each(|piece| attempt.send(INPUT, piece, false));
+        attempt.until(|seen| seen.taken.get(&INPUT).is_some_and(|taken| *taken > 6 * MIB as u64)).await;
+        assert!(files() > 0);
+        let filler = disk.path().join("filler");
+        let full = fs::write(&filler, vec![1; 100 * MIB]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        rest.chunks(CHUNK_BYTES).for_each(|piece| attempt.send(INPUT, piece, false));
+        attempt.send(INPUT, &[], true);
+        let done = attempt.end().await;
+        assert_eq!(done.failure().kind, FailureKind::DiskFull, "{}", done.failure().message);
+        assert!(done.failure().message.contains("no room"), "{}", done.failure().message);
+        assert_eq!(files(), 0, "something is left");
+        // Before anything is asked for it is known now.
+        let attempt = serving(rig.start(task("wc -c < 0", &blobs)), &blobs);
+        assert_eq!(attempt.end().await.failure().kind, FailureKind::DiskFull);
+        fs::remove_file(filler).unwrap();
+        let attempt = serving(rig.start(task("wc -c < 0", &blobs)), &blobs);
+        assert_eq!(attempt.end().await.stdout().trim(), (20 * MIB).to_string());
     });
     rig.assert_clean();
 }

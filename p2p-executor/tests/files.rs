@@ -273,7 +273,7 @@ fn a_stop_while_files_come_back_ends_it() {
 
 #[test]
 fn a_full_disk_fails_that_attempt_alone() {
-    let Some(disk) = small_disk() else { return };
+    let Some(disk) = small_disk(1) else { return };
     let rig = Rig::with(|config| config.base = disk.path().to_owned());
     // Beside the cache.
     let folders = || {

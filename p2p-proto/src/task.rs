@@ -365,7 +365,9 @@ pub fn check_output_name(name: &str) -> Result<(&str, bool), Failure> {
     let (bare, folder) = name.strip_suffix('/').map_or((name, false), |bare| (bare, true));
     check_file_name(bare)?;
     if folder && bare.contains(['*', '?', '[']) {
-        let message = format!("{name:?} is refused: a pattern matches files, not folders; name the folder, or its files as {bare}/**");
+        let message = format!(
+            "{name:?} is refused: a pattern matches files, not folders; name the folder, or its files as {bare}/**"
+        );
         return Err(Failure::new(FailureKind::BadName, message));
     }
     Ok((bare, folder))
@@ -401,7 +403,8 @@ mod tests {
 
     #[test]
     fn a_task_from_a_peer_keeps_its_bounds() {
-        let file = |name: &str| File { name: name.into(), content: Content::default(), executable: false, folder: false };
+        let file =
+            |name: &str| File { name: name.into(), content: Content::default(), executable: false, folder: false };
         let good = TaskSpec { runtime: COMMAND_RUNTIME.into(), inputs: vec![file("a")], ..TaskSpec::default() };
         assert_eq!((good.check(), good.cpus()), (Ok(()), 1));
         let long = "x".repeat(limits::FILE_NAME_BYTES);

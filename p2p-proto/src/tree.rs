@@ -132,7 +132,8 @@ impl Tree {
         let malformed = |what: String| Failure::new(FailureKind::Malformed, what);
         let entries = codec::decode("the list of a folder", list).map_err(|fault| malformed(fault.to_string()))?;
         let tree = Self::new(entries)?;
-        let whole = (LENGTH_BYTES as u64).checked_add(list.len() as u64).and_then(|head| head.checked_add(tree.content));
+        let whole =
+            (LENGTH_BYTES as u64).checked_add(list.len() as u64).and_then(|head| head.checked_add(tree.content));
         if whole != Some(size) {
             return Err(malformed("the folder that came is not as long as its list says".to_owned()));
         }
@@ -170,7 +171,10 @@ fn refused(name: &str, why: &str) -> Failure {
 }
 
 fn too_large(what: &str) -> Failure {
-    Failure::new(FailureKind::TooLarge, format!("a folder has {what} can travel: send parts of it, or pack it into one file"))
+    Failure::new(
+        FailureKind::TooLarge,
+        format!("a folder has {what} can travel: send parts of it, or pack it into one file"),
+    )
 }
 
 #[cfg(test)]

@@ -22,7 +22,9 @@ pub(super) fn place(packed: File, size: u64, path: &Path) -> Result<(), Trouble>
         UnpackError::Refused(failure) => {
             Trouble::new(Code::Failed, format!("the folder that the worker sent is refused: {}", failure.message))
         }
-        UnpackError::Io { name, fault } => not_written(&format!("{} cannot be written", path.join(name).display()), &fault),
+        UnpackError::Io { name, fault } => {
+            not_written(&format!("{} cannot be written", path.join(name).display()), &fault)
+        }
     })?;
     put(&fresh, path).map_err(|(at, fault)| cannot_write(&at, &fault))
 }

@@ -149,11 +149,14 @@ impl Refusal {
             ),
             Self::Folder => Failure::new(
                 FailureKind::BadName,
-                format!("the output {name} is a folder; ask for it as {name}/, or for its files, for example as {name}/**"),
+                format!(
+                    "the output {name} is a folder; ask for it as {name}/, or for its files, for example as {name}/**"
+                ),
             ),
-            Self::NoFolder => {
-                Failure::new(FailureKind::BadName, format!("the output {name} is a file; ask for it without the / at its end"))
-            }
+            Self::NoFolder => Failure::new(
+                FailureKind::BadName,
+                format!("the output {name} is a file; ask for it without the / at its end"),
+            ),
             Self::NoFile => Failure::new(
                 FailureKind::BadName,
                 format!(

@@ -144,7 +144,12 @@ pub fn shell(line: &str) -> TaskSpec {
 }
 
 pub fn input(name: &str, content: &str) -> File {
-    File { name: name.to_owned(), content: Content::Inline(content.as_bytes().to_vec()), executable: false, folder: false }
+    File {
+        name: name.to_owned(),
+        content: Content::Inline(content.as_bytes().to_vec()),
+        executable: false,
+        folder: false,
+    }
 }
 
 /// An attempt as the driver sees it.

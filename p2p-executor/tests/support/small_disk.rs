@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A disk of one MiB; unmounted when dropped.
+/// A small disk; unmounted when dropped.
 pub struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -23,10 +23,11 @@ impl Drop for SmallDisk {
 /// Set for the copy of a test that runs in a mount namespace of its own.
 const IN_NAMESPACE: &str = "P2P_TEST_IN_NAMESPACE";
 
-/// A small disk for the test that asks; `None` when the test was run elsewhere, or cannot be run here.
-pub fn small_disk() -> Option<SmallDisk> {
+/// A disk of so many MiB for the test that asks; `None` when the test was run elsewhere, or cannot be run here.
+pub fn small_disk(mib: u32) -> Option<SmallDisk> {
     let folder = tempfile::tempdir().unwrap();
-    let mount = ["-t", "tmpfs", "-o", "size=1m,mode=700", "p2p-test"];
+    let options = format!("size={mib}m,mode=700");
+    let mount = ["-t", "tmpfs", "-o", &options, "p2p-test"];
     let mounted = Command::new("mount").args(mount).arg(folder.path()).stderr(Stdio::null()).status();
     if mounted.is_ok_and(|status| status.success()) {
         return Some(SmallDisk(folder));

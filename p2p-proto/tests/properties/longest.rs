@@ -162,7 +162,8 @@ fn a_chunk_and_the_largest_plain_task_fit_in_a_record() {
 
     // All names at their limit, the payload inline, every file streamed.
     let name = "f".repeat(limits::FILE_NAMES_BYTES / limits::FILES / 2);
-    let file = File { name: name.clone(), content: Content::Streamed(limits::FILE_BYTES), executable: true, folder: true };
+    let file =
+        File { name: name.clone(), content: Content::Streamed(limits::FILE_BYTES), executable: true, folder: true };
     let task = TaskSpec {
         runtime: "r".repeat(limits::RUNTIME_BYTES),
         payload: Content::Inline(vec![0xff; limits::PAYLOAD_BYTES]),

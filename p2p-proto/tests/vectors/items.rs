@@ -104,7 +104,12 @@ fn to_worker() -> Vec<(&'static str, ToWorker)> {
         runtime: "r".into(),
         payload: Content::Streamed(70_000),
         inputs: vec![
-            File { name: "in/a.csv".into(), content: Content::Inline(b"1,2".to_vec()), executable: false, folder: false },
+            File {
+                name: "in/a.csv".into(),
+                content: Content::Inline(b"1,2".to_vec()),
+                executable: false,
+                folder: false,
+            },
             File { name: "run.sh".into(), content: Content::Streamed(100_000), executable: true, folder: false },
         ],
         outputs: vec!["out/*.csv".into()],
@@ -166,7 +171,12 @@ fn to_client() -> Vec<(&'static str, ToClient)> {
         attempt: ATTEMPT,
         ended: Ended::Exit(0),
         value: Content::Inline(b"42".to_vec()),
-        outputs: vec![File { name: "out/a.csv".into(), content: Content::Streamed(3), executable: false, folder: false }],
+        outputs: vec![File {
+            name: "out/a.csv".into(),
+            content: Content::Streamed(3),
+            executable: false,
+            folder: false,
+        }],
         ran_us: 1,
     };
     let failed = [

@@ -75,7 +75,7 @@ fn tasks(dice: &mut Dice, plan: &Plan, horizon_ms: u64) -> Vec<TaskPlan> {
                 timeout_ms: if limits { 1 + length_ms } else { 0 },
                 poison: poisoned && burst == 0 && n == 0,
                 // Without the dice, so that older seeds keep their meaning.
-                input: (plan.seed % 8 == 0 && n % 4 != 3).then_some((burst % 3) as u8),
+                input: (plan.seed.is_multiple_of(8) && n % 4 != 3).then_some((burst % 3) as u8),
                 cancel_ms: (cancels && dice.percent(50)).then(|| at_ms + dice.below(2 * length_ms + 100)),
             });
         }

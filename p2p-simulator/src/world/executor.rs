@@ -81,7 +81,11 @@ pub fn plan_task(plan: &TaskPlan) -> TaskSpec {
     // From what is sent in no time to what takes as long as anybody would wait for it.
     let input = |which: u8| File {
         name: which.to_string(),
-        content: Content::Blob(BlobRef { id: BlobId([which; 32]), size: 100_000 << (8 * which.min(2)), chunks: 65_536 }),
+        content: Content::Blob(BlobRef {
+            id: BlobId([which; 32]),
+            size: 100_000 << (8 * which.min(2)),
+            chunks: 65_536,
+        }),
         executable: false,
         folder: false,
     };

@@ -103,7 +103,8 @@ pub(crate) fn has_large(task: &Task) -> bool {
 }
 
 fn is_large(task: &Task, at: usize) -> bool {
-    matches!(task.sources[at].1, Source::Bytes(_) | Source::File(_) | Source::Folder(_)) && size(task, at) > limits::BLOB_ABOVE_BYTES
+    matches!(task.sources[at].1, Source::Bytes(_) | Source::File(_) | Source::Folder(_))
+        && size(task, at) > limits::BLOB_ABOVE_BYTES
 }
 
 fn size(task: &Task, at: usize) -> u64 {

@@ -29,10 +29,10 @@ use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 
 use self::calls::Calls;
 pub use self::interface::{ClientInput, ClientOutput, ClientReport, Outcome};
+use self::locality::Locality;
 pub use self::needs::Needs;
 pub use self::state::{Stays, TaskState};
 pub use self::status::{Status, Waiting, WorkerStatus};
-use self::locality::Locality;
 use self::stragglers::Stragglers;
 use self::tasks::Tasks;
 use self::workers::Workers;
