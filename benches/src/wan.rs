@@ -26,7 +26,7 @@ use relay::Relay;
 /// Slots of the worker.
 const SLOTS: u32 = 4;
 /// A long way, as between two continents, on a bad radio link.
-const ROUGH: Weather = Weather { delay: Duration::from_millis(75), loss: 0.01, seed: 1 };
+const ROUGH: Weather = Weather { delay: Duration::from_millis(75), loss: 0.01, rate: None, seed: 1 };
 /// What no client can do without, in round trips: to find its worker at the relay, to shake hands, to open the link, to send the first task
 /// and to hear of the last one.
 const ROUND_TRIPS: f64 = 5.0;

@@ -1,7 +1,7 @@
 //! Large inputs are sent once: not to the next task, not after a restart, and after a break only what is missing.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -146,4 +146,22 @@ fn a_transfer_that_takes_long_is_seen_in_the_status_and_holds_no_cancel_up() {
     worker.wait_clean(PATIENCE);
     let passed = stage.proxy.passed();
     assert!(passed < SIZE, "{passed} bytes passed");
+}
+
+#[test]
+fn a_cancel_is_acknowledged_within_two_round_trips_of_a_slow_line_full_of_bulk() {
+    // So long that what a busy machine adds is little beside it.
+    const ROUND_TRIP: Duration = Duration::from_secs(1);
+    const TEN_MBIT_PER_S: u32 = 1_250_000;
+    let line = Weather { delay: ROUND_TRIP / 2, rate: Some(TEN_MBIT_PER_S), ..Weather::default() };
+    let (stage, _) = stage_in(line);
+    let _worker = stage.worker("bob", 1);
+    let mut client = stage.client("alice", &SUM);
+    wait_for_passed(&stage, &mut client, 4 * MIB);
+    let asked = Instant::now();
+    client.process.signal(Signal::INT);
+    assert_eq!(client.done().code, Some(130));
+    let took = asked.elapsed();
+    eprintln!("the cancel was acknowledged after {took:?}");
+    assert!(took < 2 * ROUND_TRIP, "it took {took:?}");
 }

@@ -17,6 +17,8 @@ const SEGMENT_BYTES: usize = 1448;
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Pieces on their way in one direction before the sender has to wait.
 const UNDER_WAY: usize = 4096;
+/// What waits in front of a line with a rate, bytes: about what a good router's queue holds.
+const LINE_QUEUE_BYTES: usize = 32 * 1024;
 /// TCP sends a lost segment again after this time at the earliest (RFC 6298 says 1 s, Linux does it after 200 ms).
 const RETRANSMISSION_MIN: Duration = Duration::from_millis(200);
 
@@ -27,6 +29,8 @@ pub(crate) struct Weather {
     pub(crate) delay: Duration,
     /// The part of the segments that are lost, 0 to 1. A lost segment holds up all that follow until TCP would have sent it again.
     pub(crate) loss: f64,
+    /// What the line carries, bytes a second; without a number, as much as it can.
+    pub(crate) rate: Option<u32>,
     /// Where the dice begin.
     pub(crate) seed: u64,
 }
@@ -74,6 +78,10 @@ impl Proxy {
     /// In front of the relay at this address.
     pub(crate) fn start(relay: SocketAddr, weather: Weather) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        if weather.rate.is_some() {
+            // Connections that are accepted have what their listener has.
+            rustix::net::sockopt::set_socket_recv_buffer_size(&listener, LINE_QUEUE_BYTES).expect("a buffer's size");
+        }
         let address = listener.local_addr().expect("a listener has an address");
         let shared = Arc::new(Shared {
             relay,
@@ -223,11 +231,17 @@ enum Piece {
 }
 
 fn read(mut from: &TcpStream, to: &SyncSender<Piece>, weather: Weather, mut dice: Dice, counter: Option<&AtomicU64>) {
-    let rough = !weather.delay.is_zero() || weather.loss > 0.0;
+    let rough = !weather.delay.is_zero() || weather.loss > 0.0 || weather.rate.is_some();
     let mut bytes = vec![0; if rough { SEGMENT_BYTES } else { CHUNK_BYTES }];
     let mut last = Instant::now();
+    let mut line_free = Instant::now();
     loop {
         let read = from.read(&mut bytes);
+        if let (Some(rate), Ok(length)) = (weather.rate, &read) {
+            line_free = line_free.max(Instant::now()) + Duration::from_secs_f64(*length as f64 / f64::from(rate));
+            // What comes next waits in front of the line, not on it.
+            thread::sleep(line_free.saturating_duration_since(Instant::now()));
+        }
         if let (Some(counter), Ok(length)) = (counter, &read) {
             counter.fetch_add(*length as u64, Ordering::SeqCst);
         }

@@ -106,6 +106,15 @@ pub trait LinkSender: Send {
     /// [`LinkError::Lost`] when the connection broke.
     async fn flush(&mut self) -> Result<(), LinkError>;
 
+    /// Waits until what is fed next would soon be on its way, instead of behind much that was flushed before: who chooses what to feed
+    /// only then sends what became urgent meanwhile first. Cancel-safe. An implementation without a queue below it need not wait.
+    ///
+    /// # Errors
+    /// [`LinkError::Lost`] when the connection broke.
+    async fn ready(&mut self) -> Result<(), LinkError> {
+        Ok(())
+    }
+
     /// Ends the stream in order: the peer's receiver then reports [`LinkError::Closed`], not a loss.
     async fn close(&mut self);
 }

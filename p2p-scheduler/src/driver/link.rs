@@ -1,7 +1,10 @@
 //! One link: what waits to be sent, and the connection that carries it now.
 
+mod pace;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use async_std::future::timeout;
 use event_listener::Event;
@@ -14,12 +17,11 @@ use p2p_proto::link::item::{Item, Open};
 use p2p_proto::link::stream::Received;
 use p2p_proto::link::{Connected, LinkError, LinkReceiver, LinkSender, Stream};
 
+use self::pace::Pace;
 use super::lock;
 use crate::ConnectionId;
 use crate::executor::Gone;
 
-/// Encrypted bytes gathered before a write: several records share one, and the peer can read while more is sealed.
-const WRITE_BYTES: usize = 256 * 1024;
 /// Bulk that waits in one link's queue before its producers do, bytes.
 const BULK_QUEUE_BYTES: usize = 512 * 1024;
 
@@ -172,6 +174,7 @@ impl<T: Item> LinkQueue<T> {
 
     async fn write(&self, connection: ConnectionId, mut sender: Box<dyn LinkSender>) -> LinkError {
         let mut record = Vec::with_capacity(4096);
+        let mut pace = Pace::new();
         loop {
             record.clear();
             let listener = self.content.listen();
@@ -199,9 +202,16 @@ impl<T: Item> LinkQueue<T> {
                     Ok(())
                 }
                 Ok(Filled::Record) => match sender.feed(&record) {
-                    Ok(()) if sender.buffered() >= WRITE_BYTES => {
+                    Ok(()) if sender.buffered() >= pace.bytes() => {
                         self.room.notify(usize::MAX);
-                        sender.flush().await
+                        let since = Instant::now();
+                        // What comes next is chosen when it can leave: what becomes urgent until then goes first.
+                        let ready = match sender.flush().await {
+                            Ok(()) => sender.ready().await,
+                            Err(error) => Err(error),
+                        };
+                        pace.on_written(since.elapsed());
+                        ready
                     }
                     fed => fed,
                 },

@@ -51,6 +51,10 @@ impl LinkSender for Sender {
         Ok(())
     }
 
+    async fn ready(&mut self) -> Result<(), LinkError> {
+        self.wire.ready().await
+    }
+
     async fn close(&mut self) {
         if std::mem::replace(&mut self.closed, true) {
             return;

@@ -76,6 +76,14 @@ impl Wire {
         Ok(())
     }
 
+    /// Waits until the system has little that it has not sent.
+    pub(super) async fn ready(&self) -> Result<(), LinkError> {
+        if is_writable(self.stream.get_ref())? {
+            return Ok(());
+        }
+        poll_fn(|cx| self.stream.poll_writable(cx)).await.map_err(lost)
+    }
+
     /// Tells the peer that nothing more comes.
     pub(super) fn finish(&self) {
         if self.stream.get_ref().shutdown(Shutdown::Write).is_ok() {
@@ -165,6 +173,20 @@ impl Out {
             self.buffer = vec![0; SMALL];
         }
     }
+}
+
+/// Whether a write would be taken now: asking is much quicker than waiting for the reactor to say so.
+#[cfg(unix)]
+fn is_writable(stream: &TcpStream) -> Result<bool, LinkError> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut asked = [PollFd::new(stream, PollFlags::OUT)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::io::retry_on_intr(|| poll(&mut asked, Some(&at_once))).map(|ready| ready > 0).map_err(lost)
+}
+
+#[cfg(not(unix))]
+fn is_writable(_: &TcpStream) -> Result<bool, LinkError> {
+    Ok(false)
 }
 
 /// What ended a connection from outside.

@@ -19,6 +19,11 @@ const BACKLOG: i32 = 128;
 /// though it answers: so this is longer than the silence after which a link is given up anyway.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const USER_TIMEOUT: Duration = Duration::from_secs(4 * limits::LINK_SILENCE.as_secs());
+/// What the system may hold of a connection that it has not sent yet, bytes. It takes more when it has less than that, so this much of bulk,
+/// and what one write adds, is in front of a cancel; what is under way is not counted, so no line gets slower by it (docs/decisions.md,
+/// "Control is never behind bulk").
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT_BYTES: u32 = 16 * 1024;
 /// Addresses of one relay's name that are tried, one after the other.
 const RELAY_ADDRESSES: usize = 4;
 
@@ -93,13 +98,18 @@ pub(super) async fn dial_relay(relay: &RelayAddress, proxies: &Proxies) -> io::R
     result
 }
 
-/// Sets what every connection needs: small records go out at once, and a dead network ends what waits to be written.
+/// Sets what every connection needs: small records go out at once, little waits unsent in the system, and a dead network ends what waits to
+/// be written.
 ///
 /// # Errors
 /// The system's; the connection is then of no use.
 pub(super) fn prepare(stream: &Async<TcpStream>) -> io::Result<()> {
     stream.get_ref().set_nodelay(true)?;
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    SockRef::from(stream.get_ref()).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    {
+        let socket = SockRef::from(stream.get_ref());
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    }
     Ok(())
 }
