@@ -6,6 +6,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `naming` | cuts a file by its content, and reads its chunks |
+//! | `remembered` | names of files that were read before |
 //! | `folder` | a folder with all that is in it, as one run of bytes |
 //! | `unpack` | puts such a folder onto disk |
 //! | `packing` | compression on the way, where it pays |
@@ -28,6 +29,7 @@ mod folder;
 mod held;
 mod naming;
 mod packing;
+mod remembered;
 mod room;
 mod tally;
 mod turns;
@@ -39,5 +41,6 @@ pub use folder::{Folder, FolderReader};
 pub use held::Held;
 pub use naming::{name, name_bytes, read_chunk};
 pub use packing::{Packer, unpack};
+pub use remembered::{Look, Remembered};
 pub use turns::{Ahead, Turn};
 pub use unpack::{UnpackError, unpack_folder};

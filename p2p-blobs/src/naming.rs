@@ -1,7 +1,7 @@
 //! Names a file by its content, and reads its chunks again.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -14,13 +14,83 @@ const LEAST_BYTES: usize = BLOB_CHUNK_BYTES / 16;
 /// The usual size of a chunk, bytes: a change costs two or three of them, and the list of a gibibyte has 150 kB.
 const USUAL_BYTES: usize = BLOB_CHUNK_BYTES / 4;
 
+/// Threads that name one file, at most: it is read from a disk by then.
+const THREADS: usize = 4;
+/// A thread is worth it for so much of a file, bytes.
+const PART_BYTES: u64 = 16 * 1024 * 1024;
+
 /// The recipe of a file's content. One of at most [`BLOB_CHUNK_BYTES`] is one chunk; larger ones are cut by their content (FastCDC), so that a
-/// change moves only the cuts around it. Memory is bounded by a few chunks; time is that of reading and hashing it once.
+/// change moves only the cuts around it. Memory is bounded by a few chunks; time is that of reading and hashing it once, by several
+/// threads where it is large.
 ///
 /// # Errors
 /// When it cannot be read, is empty, or is larger than a blob may be.
 pub fn name(path: &Path) -> io::Result<Recipe> {
-    name_reader(File::open(path)?)
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS) as u64;
+    name_by(path, file, size / threads.min(size / PART_BYTES).max(1) + 1)
+}
+
+/// The same, by a thread for every `part` bytes.
+fn name_by(path: &Path, file: File, part: u64) -> io::Result<Recipe> {
+    let size = file.metadata()?.len();
+    if size <= part {
+        return name_reader(file);
+    }
+    let starts: Vec<u64> = (0..size.div_ceil(part)).map(|nth| nth * part).collect();
+    let lists: Vec<io::Result<Vec<Cut>>> = std::thread::scope(|scope| {
+        let cutting = starts.iter().map(|&start| scope.spawn(move || cuts(path, start, |end| end >= start + part)));
+        // Started all, and then waited for.
+        let cutting: Vec<_> = cutting.collect();
+        let ended = cutting.into_iter().map(|thread| thread.join());
+        ended.map(|list| list.unwrap_or_else(|_| Err(io::Error::other("a file was not cut to its end")))).collect()
+    });
+    // A list that begins amid the file has other cuts than the whole file's, until both happen to cut at the same place: from there on they
+    // are the same, as a cut depends on nothing before the one before it.
+    let mut whole: Vec<Cut> = Vec::new();
+    for list in lists {
+        let list = list?;
+        let end = whole.last().map_or(0, Cut::end);
+        let meets = |end: u64| end == 0 || list.iter().any(|cut| cut.end() == end);
+        if !meets(end) {
+            whole.extend(cuts(path, end, meets)?);
+        }
+        let end = whole.last().map_or(0, Cut::end);
+        whole.extend(list.into_iter().filter(|cut| cut.at >= end));
+    }
+    recipe(whole.into_iter().map(|cut| (cut.id, cut.size)))
+}
+
+/// A chunk, and where it was found.
+struct Cut {
+    at: u64,
+    size: u32,
+    id: BlobId,
+}
+
+impl Cut {
+    fn end(&self) -> u64 {
+        self.at + u64::from(self.size)
+    }
+}
+
+/// The chunks of a file from `start` on, up to the first whose end is wanted to be the last.
+fn cuts(path: &Path, start: u64, last: impl Fn(u64) -> bool) -> io::Result<Vec<Cut>> {
+    let mut file = File::open(path)?;
+    file.seek(io::SeekFrom::Start(start))?;
+    let mut list = Vec::new();
+    for cut in StreamCDC::new(file, LEAST_BYTES, USUAL_BYTES, BLOB_CHUNK_BYTES) {
+        let cut = cut.map_err(io::Error::from)?;
+        let (id, size) = part(&cut.data);
+        let cut = Cut { at: start + cut.offset, size, id };
+        let end = cut.end();
+        list.push(cut);
+        if last(end) {
+            break;
+        }
+    }
+    Ok(list)
 }
 
 /// The same of what a reader has.
@@ -117,6 +187,21 @@ pub(crate) mod tests {
             assert!(read == bytes);
         }
         assert!(name_bytes(&[]).is_err());
+    }
+
+    #[test]
+    fn several_threads_cut_as_one_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        // Where a content has no cuts of its own, the lists of two threads may never meet.
+        let plain = [noise(5, 3_500_000), vec![0; 6_300_000], noise(6, 2_000_001)].concat();
+        for bytes in [noise(4, 12_000_000), plain, vec![7; 5_000_000]] {
+            std::fs::write(&path, &bytes).unwrap();
+            let one = name_bytes(&bytes).unwrap();
+            for part in [1_500_000, 4_000_000, bytes.len() as u64] {
+                assert_eq!(name_by(&path, File::open(&path).unwrap(), part).unwrap(), one, "parts of {part} bytes");
+            }
+        }
     }
 
     #[test]

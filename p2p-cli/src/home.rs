@@ -62,6 +62,14 @@ impl Home {
         directories::ProjectDirs::from("", "", "p2p").map(|dirs| dirs.cache_dir().join("blobs"))
     }
 
+    /// Where a client keeps the names of large files that it has read.
+    pub fn names(&self) -> Option<PathBuf> {
+        if self.named {
+            return Some(self.folder.join("names"));
+        }
+        directories::ProjectDirs::from("", "", "p2p").map(|dirs| dirs.cache_dir().join("names"))
+    }
+
     /// This machine's identity, made at the first call.
     pub fn identity(&self) -> Result<Identity, Trouble> {
         let path = self.folder.join(IDENTITY_FILE);

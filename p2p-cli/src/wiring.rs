@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// host's signed word that lets one in may be right behind it.
 const DENIED_FOR: Duration = Duration::from_secs(2);
 /// A wait that is longer than this is explained.
-const EXPLAIN_AFTER: Duration = Duration::from_secs(1);
+pub const EXPLAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The name of the cluster of one's own machines.
 pub const PERSONAL: &str = "personal";
@@ -132,8 +132,12 @@ impl Wiring {
     /// A client of the cluster that waits so long for a worker whose connection broke.
     pub fn client_with_grace(&self, grace: Duration) -> Result<Client, Trouble> {
         let store = Arc::clone(&self.home) as Arc<dyn p2p_scheduler::TrustStore>;
-        Client::join_with_grace(&self.member, self.board(), self.transport(), store, grace)
-            .map_err(|fault| Trouble::system("a client cannot be made", fault))
+        let client = Client::join_with_grace(&self.member, self.board(), self.transport(), store, grace)
+            .map_err(|fault| Trouble::system("a client cannot be made", fault))?;
+        if let Some(folder) = self.home.names() {
+            client.keep_names(folder);
+        }
+        Ok(client)
     }
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +15,16 @@ use p2p_blobs::Folder;
 use p2p_proto::ids::PeerName;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::{Command, Ended};
-use p2p_scheduler::{Outcome, Task, TaskEvent, TaskHandle};
+use p2p_scheduler::{Client, Outcome, Task, TaskEvent, TaskHandle};
 use serde_bytes::ByteBuf;
 
-use super::Signals;
+use super::{Insistent, Signals};
 use crate::needs::Needs;
 use crate::options::Common;
 use crate::outputs::Outputs;
 use crate::say;
 use crate::trouble::{Code, Trouble};
-use crate::wiring::{PERSONAL, Patience, Wiring, say_report};
+use crate::wiring::{EXPLAIN_AFTER, PERSONAL, Patience, Wiring, say_report};
 
 /// Options of `p2p run`.
 #[derive(Debug, Args)]
@@ -84,8 +85,11 @@ pub async fn run(common: &Common, options: Options) -> Result<ExitCode, Trouble>
     let wiring = Wiring::new(common, PERSONAL).await?;
     let client = wiring.client_with_grace(options.grace)?;
     signals.leaves(&client);
+    let Some(mut handle) = submit(&client, task, &signals).await else {
+        client.close().await;
+        return Ok(Code::Interrupted.into());
+    };
     let mut patience = Patience::new(options.wait);
-    let mut handle = client.submit(task).await;
     let mut interrupts = 0;
     let ended = loop {
         futures::select_biased! {
@@ -124,6 +128,19 @@ pub async fn run(common: &Common, options: Options) -> Result<ExitCode, Trouble>
     drop(handle);
     client.close().await;
     code
+}
+
+/// Reads what is large in the task to find out its name, which may take long, and submits it; `None` when that was interrupted.
+async fn submit(client: &Client, task: Task, signals: &Insistent) -> Option<TaskHandle> {
+    let mut submitted = pin!(client.submit(task).fuse());
+    let mut slow = pin!(async_std::task::sleep(EXPLAIN_AFTER).fuse());
+    loop {
+        futures::select_biased! {
+            () = signals.next().fuse() => return None,
+            handle = submitted => return Some(handle),
+            () = slow => say::info("reading the input files, to send only what a worker does not have"),
+        }
+    }
 }
 
 fn task(options: &Options) -> Result<Task, Trouble> {

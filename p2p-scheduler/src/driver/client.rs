@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -90,6 +91,13 @@ impl Client {
             spawn(connections::follow_timer(Arc::clone(&inner))),
         ];
         Ok(Self(Arc::new(Owner { inner, reports: read_reports, background })))
+    }
+
+    /// Keeps the names of large files in this folder, which has to be its user's alone, so that later processes need not read them again to
+    /// find out that a worker has them. Files that changed within two seconds, or look different, are read again. Without this call, names
+    /// are remembered while this client lives. Only the first call counts.
+    pub fn keep_names(&self, folder: PathBuf) {
+        self.0.inner.names.keep_in(folder);
     }
 
     /// Submits a task. Waits only while [`limits::CLIENT_TASKS`] are unfinished (S-07). Cancel-safe: either it was submitted or not.

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use p2p_blobs::{Look, Remembered};
 use p2p_proto::blob::Recipe;
 use p2p_proto::limits;
 use p2p_proto::link::item::Channel;
@@ -23,20 +23,18 @@ const REMEMBERED: usize = 4096;
 
 /// Names that were made, so that a file is read once for many tasks.
 #[derive(Debug, Default)]
-pub(crate) struct Names(Mutex<HashMap<Look, Arc<Recipe>>>);
-
-/// What shows whether a file has been changed since.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Look {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    /// Changes when the file is written to, even by who sets the time of modification back.
-    changed: (i64, i64),
+pub(crate) struct Names {
+    known: Mutex<HashMap<Look, Arc<Recipe>>>,
+    /// Names of earlier processes too.
+    kept: OnceLock<Remembered>,
 }
 
 impl Names {
+    /// Keeps names in this folder, and uses those that are there. Only the first call counts.
+    pub(crate) fn keep_in(&self, folder: PathBuf) {
+        let _ = self.kept.set(Remembered::in_folder(folder));
+    }
+
     /// Names the large content of a task, the largest first; blocks. What cannot be named, or has no room for its name, is sent to each
     /// attempt. Returns how many bytes had to be read for that.
     pub(crate) fn name(&self, task: &mut Task) -> u64 {
@@ -79,21 +77,31 @@ impl Names {
     }
 
     fn of_file(&self, path: &Path, read: &mut u64) -> io::Result<Arc<Recipe>> {
-        let before = look(path)?;
-        if let Some(known) = lock(&self.0).get(&before) {
+        let before = Look::at(path)?;
+        if let Some(known) = lock(&self.known).get(&before) {
             return Ok(Arc::clone(known));
         }
-        *read += before.size;
-        let recipe = Arc::new(p2p_blobs::name(path)?);
-        // One that is written to meanwhile may look the same: then its workers notice.
-        if look(path)? == before {
-            let mut known = lock(&self.0);
-            if known.len() >= REMEMBERED {
-                known.clear();
-            }
-            known.insert(before, Arc::clone(&recipe));
+        if let Some(kept) = self.kept.get().and_then(|kept| kept.find(&before)) {
+            return Ok(self.know(before, kept));
         }
-        Ok(recipe)
+        *read += before.size();
+        let recipe = p2p_blobs::name(path)?;
+        // One that is written to meanwhile may look the same: then its workers notice.
+        if Look::at(path)? != before {
+            return Ok(Arc::new(recipe));
+        }
+        if let Some(Err(fault)) = self.kept.get().map(|kept| kept.keep(&before, &recipe)) {
+            log::debug!("the name of {} cannot be kept: {fault}", path.display());
+        }
+        Ok(self.know(before, recipe))
+    }
+
+    fn know(&self, look: Look, recipe: Recipe) -> Arc<Recipe> {
+        let mut known = lock(&self.known);
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        Arc::clone(known.entry(look).or_insert_with(|| Arc::new(recipe)))
     }
 }
 
@@ -112,17 +120,6 @@ fn size(task: &Task, at: usize) -> u64 {
         Channel::Input(index) => task.spec.inputs[usize::from(index)].content.size(),
         _ => task.spec.payload.size(),
     }
-}
-
-fn look(path: &Path) -> io::Result<Look> {
-    let about = std::fs::metadata(path)?;
-    Ok(Look {
-        device: about.dev(),
-        inode: about.ino(),
-        size: about.size(),
-        modified: (about.mtime(), about.mtime_nsec()),
-        changed: (about.ctime(), about.ctime_nsec()),
-    })
 }
 
 #[cfg(test)]
