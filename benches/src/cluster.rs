@@ -45,7 +45,7 @@ impl Cluster {
     /// # Errors
     /// When one of them does not come up.
     pub fn start(program: &Path, slots: u32) -> Result<Self> {
-        Self::start_by(program, slots, &["--relay", "none"])
+        Self::start_with(program, slots, &["--relay", "none"], &[])
     }
 
     /// The same, with these options about the ways of its links.
@@ -53,6 +53,14 @@ impl Cluster {
     /// # Errors
     /// When one of them does not come up.
     pub fn start_by(program: &Path, slots: u32, ways: &[&str]) -> Result<Self> {
+        Self::start_with(program, slots, ways, &[])
+    }
+
+    /// The same, its worker with these options.
+    ///
+    /// # Errors
+    /// When one of them does not come up.
+    pub fn start_with(program: &Path, slots: u32, ways: &[&str], worker: &[&str]) -> Result<Self> {
         if !program.exists() {
             return Err(format!("{} is missing: cargo build --release -p p2p-cli", program.display()).into());
         }
@@ -81,7 +89,8 @@ impl Cluster {
         cluster.host = Some(cluster.command(OWNER).args(["host", "--users", GUEST]).spawn()?);
         // In turn, as people do it: started all in the same instant, some clusters stay shut for half a minute and more.
         std::thread::sleep(SETTLE);
-        cluster.worker = Some(cluster.command(GUEST).args(["worker", "--slots", &slots.to_string()]).spawn()?);
+        cluster.worker =
+            Some(cluster.command(GUEST).args(["worker", "--slots", &slots.to_string()]).args(worker).spawn()?);
         std::thread::sleep(SETTLE);
         let since = Instant::now();
         while !cluster.command(OWNER).args(["run", "--", "true"]).status()?.success() {
@@ -120,6 +129,11 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         command
+    }
+
+    /// A folder for files, on the disk where its worker keeps what it is sent.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Its host's process.

@@ -9,13 +9,15 @@
 //! | [`links`] | records over a real link, beside raw TCP |
 //! | [`functions`] | functions as tasks between two processes, beside raw TCP and Python's process pool |
 //! | [`commands`] | `p2p map` and `p2p run`, beside xargs, GNU parallel and ssh |
+//! | [`blobs`] | large inputs of tasks, beside link, disk, rsync, `tar \| tar` and wormhole-william |
 //! | [`idle`] | what a worker and a host cost that have nothing to do |
 //! | [`wan`] | `p2p map` over a long and lossy way, beside what its tasks alone would take |
 //! | [`machines`] | the state machines alone, for the micro benchmarks |
 //!
-//! [`child`] starts this program again as the other side; [`cluster`] starts real `p2p` processes; [`table`] and [`stats`] show the result.
+//! [`peers`] runs other programs; [`child`] starts this program again as the other side; [`cluster`] starts real `p2p` processes; [`table`] and [`stats`] show the result.
 #![forbid(unsafe_code)]
 
+pub mod blobs;
 pub mod child;
 pub mod cluster;
 pub mod commands;
@@ -24,6 +26,7 @@ pub mod idle;
 pub mod links;
 pub mod machines;
 pub mod meeting;
+pub mod peers;
 pub mod raw;
 pub mod stats;
 pub mod table;

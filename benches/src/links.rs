@@ -56,6 +56,27 @@ enum Order {
     TakeLink(usize),
 }
 
+/// What one link carries one way, megabytes a second: the median of some runs.
+///
+/// # Errors
+/// When a connection breaks.
+pub fn bulk_rate(program: &Path, sizes: Sizes) -> Result<f64> {
+    let mut child = Child::start(program, &Role::Link)?;
+    let theirs: Ways = child.hear()?;
+    let _raw = Raw::connect(theirs.raw)?;
+    let pending = block_on(transport().prepare())?;
+    child.tell(&pending.hints())?;
+    let mut link = connect(pending, PeerRole::Client, theirs.hints)?;
+    let mut rates = Vec::new();
+    for _ in 0..sizes.bulk_rounds {
+        child.tell(&Order::TakeLink(sizes.bulk_bytes))?;
+        let since = Instant::now();
+        block_on(send(&mut link, sizes.bulk_bytes))?;
+        rates.push(sizes.bulk_bytes as f64 / 1e6 / since.elapsed().as_secs_f64());
+    }
+    Ok(median(&rates))
+}
+
 /// The two rows.
 ///
 /// # Errors

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use benches::child::{ROLE_FLAG, Role};
 use benches::table::{Row, Table};
-use benches::{Result, cluster, commands, functions, idle, links, wan};
+use benches::{Result, blobs, cluster, commands, functions, idle, links, wan};
 
 /// What can be measured, and its name on the command line.
-const GROUPS: [&str; 5] = ["links", "functions", "commands", "idle", "wan"];
+const GROUPS: [&str; 6] = ["links", "functions", "commands", "blobs", "idle", "wan"];
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -40,6 +40,7 @@ fn main() -> Result<()> {
     group("links", &|| links::measure(&program, links::Sizes::FULL));
     group("functions", &|| functions::measure(&program, functions::Sizes::FULL));
     group("commands", &|| commands::measure(&p2p(&program), commands::Sizes::FULL));
+    group("blobs", &|| blobs::measure(&program, &p2p(&program), &blobs::Sizes::full()));
     group("idle", &|| idle::measure(&p2p(&program), idle::Sizes::FULL));
     group("wan", &|| wan::measure(&p2p(&program), wan::Sizes::FULL));
     println!("\n{table}");

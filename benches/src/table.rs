@@ -93,6 +93,13 @@ impl Row {
         self
     }
 
+    /// The same, with words behind the figure.
+    #[must_use]
+    pub fn noted(mut self, words: &str) -> Self {
+        self.ours = format!("{} ({words})", self.ours);
+        self
+    }
+
     /// A figure that could not be had, and why.
     pub fn missing(what: &str, why: &str) -> Self {
         let mut row = Self::alone(what, 0.0, Unit::PerS, Bound::None);
