@@ -7,6 +7,7 @@
 // In a program nothing is reachable from outside; `pub` says what a module gives to the others.
 #![allow(unreachable_pub)]
 
+mod bridge;
 mod commands;
 mod home;
 mod hosting;

@@ -6,7 +6,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use p2p_proto::ids::{ClusterName, Fingerprint, UserName};
 use p2p_transport_pico::{BoardAddress, SshProgram};
 
-use crate::commands::{approve, demo, doctor, host, hub, id, map, members, receive, run, send, status, trust, worker};
+use crate::commands::{
+    approve, bridge, demo, doctor, host, hub, id, map, members, receive, run, send, status, trust, worker,
+};
 
 /// Share computers among friends: one hosts a cluster, each adds workers, anyone on the list uses them.
 #[derive(Debug, Parser)]
@@ -37,6 +39,8 @@ pub enum Command {
     Send(send::Options),
     /// Receive what somebody sends under a code.
     Receive(receive::Options),
+    /// Be a client for another program: lines of JSON on stdin and stdout (docs/bridge.md).
+    Bridge(bridge::Options),
     /// Try each leg of the way to friends, and say what is wrong.
     Doctor(doctor::Options),
     /// Show who one is: account, key, fingerprint.

@@ -272,9 +272,20 @@ impl Patience {
     /// # Errors
     /// When waiting longer makes no sense.
     pub fn look(&mut self, waiting: Option<Waiting>) -> Result<(), Trouble> {
+        if let Some(waiting) = self.judge(waiting)? {
+            say::info(&format!("waiting: {waiting}"));
+        }
+        Ok(())
+    }
+
+    /// Looks at why tasks wait. Returns what is to be said of it now.
+    ///
+    /// # Errors
+    /// When waiting longer makes no sense.
+    pub fn judge(&mut self, waiting: Option<Waiting>) -> Result<Option<Waiting>, Trouble> {
         let Some(waiting) = waiting else {
             self.reset();
-            return Ok(());
+            return Ok(None);
         };
         let waited = self.since.elapsed();
         let denied = matches!(waiting, Waiting::Denied(..));
@@ -291,11 +302,11 @@ impl Patience {
             }
             // The words of a denial come when it is final.
             if !denied && self.explained.as_ref() != Some(&waiting) {
-                say::info(&format!("waiting: {waiting}"));
-                self.explained = Some(waiting);
+                self.explained = Some(waiting.clone());
+                return Ok(Some(waiting));
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
-use cluster::{CLUSTER, Cluster, PATIENCE, Running, within};
+use cluster::{Background, CLUSTER, Cluster, PATIENCE, Running, within};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
@@ -264,4 +264,20 @@ fn a_worker_that_is_told_to_end_finishes_what_runs() {
     assert_eq!(line, "done\n");
     assert!(child.wait().expect("it ends").success());
     assert_eq!(worker.wait(), Some(0));
+}
+
+#[test]
+fn a_worker_that_leaves_takes_its_folder_with_it() {
+    let cluster = Cluster::start();
+    let folder = cluster.folder().join("of-tasks");
+    fs::create_dir(&folder).unwrap();
+    let mut command = cluster.command("bob", &["worker", "--slots", "1"]);
+    command.env("TMPDIR", &folder);
+    let mut worker = Background::start("worker-bob", command, cluster.folder());
+    worker.wait_for("at work for");
+    assert_eq!(cluster.run("alice", &["run", "--", "true"]).code, Some(0));
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.wait(), Some(0));
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
 }

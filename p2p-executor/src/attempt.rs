@@ -1,5 +1,6 @@
 //! One attempt at a command, from its files to its end.
 
+use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::future::Future;
 use std::io;
@@ -13,9 +14,9 @@ use futures::future::{self, BoxFuture, Either};
 use p2p_blobs::{Cache, CacheConfig, DEFAULT_CAPACITY_BYTES};
 use p2p_proto::ids::UserName;
 use p2p_proto::link::item::{CacheUse, Channel};
-use p2p_proto::task::{COMMAND_RUNTIME, Ended, Failure, TaskSpec};
+use p2p_proto::task::{COMMAND_RUNTIME, Command, Ended, Failure, FailureKind, R_RUNTIME, TaskSpec};
 use p2p_scheduler::blobs::FetchError;
-use p2p_scheduler::executor::{AttemptEnd, AttemptIo, Executor, Gone, Stops};
+use p2p_scheduler::executor::{AttemptEnd, AttemptIo, ContentReader, Executor, Gone, OutputWriter, Piece, Stops};
 use rustix::fs::Mode;
 
 use crate::config::{CommandConfig, StartError};
@@ -26,12 +27,13 @@ use crate::outputs;
 use crate::pipes;
 use crate::process::Process;
 use crate::program::{self, Environment, Program};
+use crate::r::{self, Sessions, Setting};
 use crate::run::{Run, Streams, feed, start};
 use crate::scratch::Scratch;
 use crate::spawn;
 use crate::stage;
 
-/// Runs tasks of the runtime `command`.
+/// Runs tasks of the runtime `command`, and of `r` where there is R.
 ///
 /// Every attempt has a folder of its own, which is its working directory, `HOME` and `TMPDIR`, and a session of its own. When the
 /// attempt is over, or its future is dropped, both are gone. An interrupted command that ends by itself is still `Cancelled`; output
@@ -47,11 +49,12 @@ pub struct CommandExecutor {
 /// What all attempts share.
 #[derive(Debug)]
 struct Worker {
-    home: Home,
-    environment: Environment,
+    home: Arc<Home>,
+    environment: Arc<Environment>,
     nothing: OwnedFd,
     cache: Arc<Cache>,
     interrupt_grace: Duration,
+    sessions: Option<Arc<Sessions>>,
 }
 
 impl CommandExecutor {
@@ -77,16 +80,32 @@ impl CommandExecutor {
         });
         let folder = cache.folder.clone();
         let cache = Cache::open(cache).map_err(|source| StartError::Cache { folder, source })?;
-        let environment = Environment::new(&config.path, user);
-        let nothing = OpenOptions::new().read(true).open("/dev/null")?.into();
-        let worker = Worker { home, environment, nothing, cache, interrupt_grace: config.interrupt_grace };
+        let (home, environment) = (Arc::new(home), Arc::new(Environment::new(&config.path, user)));
+        let nothing = || OpenOptions::new().read(true).open("/dev/null").map(OwnedFd::from);
+        let setting = |nothing| Setting { home: Arc::clone(&home), environment: Arc::clone(&environment), nothing };
+        let sessions = match config.r {
+            Some(r) => Some(Sessions::new(r, setting(nothing()?))),
+            None => None,
+        };
+        let (nothing, interrupt_grace) = (nothing()?, config.interrupt_grace);
+        let worker = Worker { home, environment, nothing, cache, interrupt_grace, sessions };
         Ok(Self { worker: Arc::new(worker) })
+    }
+
+    /// Ends R sessions that wait, and removes this worker's folder; blocks meanwhile. For a process that is about to end, whose last tasks may hold
+    /// on to the executor: without it, the next worker of the same user removes the folder.
+    pub fn close(&self) {
+        if let Some(sessions) = &self.worker.sessions {
+            sessions.close();
+        }
+        self.worker.home.remove();
     }
 }
 
 impl Executor for CommandExecutor {
     fn runtimes(&self) -> Vec<String> {
-        vec![COMMAND_RUNTIME.to_owned()]
+        let r = self.worker.sessions.as_ref().map(|_| R_RUNTIME.to_owned());
+        [COMMAND_RUNTIME.to_owned()].into_iter().chain(r).collect()
     }
 
     fn cache_use(&self, user: &UserName) -> Option<CacheUse> {
@@ -129,26 +148,13 @@ impl Worker {
         if let Some(blobs) = blobs {
             staged.inputs.extend(unless_stopped(&mut stops, blobs.place(scratch, &content)).await??);
         }
-        let program = Program::resolve(&staged.command, task.cpus(), &self.environment, scratch)?;
-
-        let (stdout, stdout_end) = pipe(pipes::from_command(Channel::Stdout))?;
-        let (stderr, stderr_end) = pipe(pipes::from_command(Channel::Stderr))?;
-        let stdin = if task.stdin { Some(pipe(pipes::to_command())?) } else { None };
-        let (stdin, stdin_end) = stdin.unzip();
-        let stdin_fd = stdin_end.as_ref().unwrap_or(&self.nothing).as_fd();
-        let started = Instant::now();
-        let pid = start(&program, [stdin_fd, stdout_end.as_fd(), stderr_end.as_fd()]).await;
-        let pid = pid.map_err(|error| program.start_failure(&error))?;
-        let process = Process::new(pid, scratch.token().to_owned());
-        drop((stdin_end, stdout_end, stderr_end));
-
-        let streams = Streams { stdout, stderr, output: output.clone() };
-        let feed = feed(stdin, staged.stdin, &mut content);
-        let limit = (task.timeout_ms > 0).then(|| Duration::from_millis(task.timeout_ms));
-        let run = Run { process, limit, grace: self.interrupt_grace };
-        let (ended, at) = run.until_end(&streams, feed, &mut stops).await;
-
-        let mut end = AttemptEnd { ran: at.duration_since(started), ..AttemptEnd::new(ended) };
+        let started = Started { task: &task, scratch, output: &output };
+        let mut end = if task.runtime == R_RUNTIME {
+            self.in_session(&started, &staged.command, &mut stops).await?
+        } else {
+            self.by_itself(&started, &staged.command, std::mem::take(&mut staged.stdin), &mut content, &mut stops)
+                .await?
+        };
         if task.outputs.is_empty() || !matches!(end.ended, Ended::Exit(_) | Ended::Signal(_)) {
             return Ok(end);
         }
@@ -175,6 +181,70 @@ impl Worker {
         }
         Ok(end)
     }
+
+    /// Runs a command as a program of its own.
+    async fn by_itself(
+        &self,
+        started: &Started<'_>,
+        command: &Command,
+        early: VecDeque<Piece>,
+        content: &mut ContentReader,
+        stops: &mut Stops,
+    ) -> Result<AttemptEnd, AttemptEnd> {
+        let Started { task, scratch, output } = *started;
+        let program = Program::resolve(command, task.cpus(), &self.environment, scratch)?;
+        let (stdout, stdout_end) = pipe(pipes::from_command(Channel::Stdout))?;
+        let (stderr, stderr_end) = pipe(pipes::from_command(Channel::Stderr))?;
+        let stdin = if task.stdin { Some(pipe(pipes::to_command())?) } else { None };
+        let (stdin, stdin_end) = stdin.unzip();
+        let stdin_fd = stdin_end.as_ref().unwrap_or(&self.nothing).as_fd();
+        let since = Instant::now();
+        let pid = start(&program, [stdin_fd, stdout_end.as_fd(), stderr_end.as_fd()]).await;
+        let pid = pid.map_err(|error| program.start_failure(&error))?;
+        let process = Process::new(pid, scratch.token().to_owned());
+        drop((stdin_end, stdout_end, stderr_end));
+
+        let streams = Streams { stdout, stderr, output: output.clone() };
+        let feed = feed(stdin, early, content);
+        let run = Run { process, limit: limit_of(task), grace: self.interrupt_grace };
+        let (ended, at) = run.until_end(&streams, feed, stops).await;
+        Ok(AttemptEnd { ran: at.duration_since(since), ..AttemptEnd::new(ended) })
+    }
+
+    /// Runs a future in an R session that others use before and after it.
+    async fn in_session(
+        &self,
+        started: &Started<'_>,
+        files: &Command,
+        stops: &mut Stops,
+    ) -> Result<AttemptEnd, AttemptEnd> {
+        let Started { task, scratch, output } = *started;
+        let Some(sessions) = &self.sessions else {
+            return Err(Failure::new(FailureKind::UnknownRuntime, "this worker offers no R").into());
+        };
+        let mut taken = unless_stopped(stops, sessions.take()).await??;
+        let request = r::Request { folder: scratch.path(), files, cpus: task.cpus() };
+        let run = r::Run { limit: limit_of(task), grace: self.interrupt_grace, stops, output };
+        match taken.run(&request, run).await {
+            r::Ran::Kept(end) => {
+                taken.give_back();
+                Ok(end)
+            }
+            r::Ran::Lost(end) => Ok(end),
+        }
+    }
+}
+
+/// What the attempts of both runtimes have.
+#[derive(Clone, Copy)]
+struct Started<'a> {
+    task: &'a TaskSpec,
+    scratch: &'a Arc<Scratch>,
+    output: &'a OutputWriter,
+}
+
+fn limit_of(task: &TaskSpec) -> Option<Duration> {
+    (task.timeout_ms > 0).then(|| Duration::from_millis(task.timeout_ms))
 }
 
 /// Does `work` until a request to stop comes.

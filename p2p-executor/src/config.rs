@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use p2p_blobs::CacheConfig;
 
+use crate::r::R;
+
 /// How long an interrupted command may take to end by itself before it is killed (S-06).
 pub const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
 
@@ -25,12 +27,14 @@ pub struct CommandConfig {
     pub cache: Option<CacheConfig>,
     /// The `PATH` of commands; the worker's own unless set.
     pub path: OsString,
+    /// The R that runs futures; none unless set.
+    pub r: Option<R>,
 }
 
 impl Default for CommandConfig {
     fn default() -> Self {
         let path = env::var_os("PATH").filter(|path| !path.is_empty()).unwrap_or_else(|| FALLBACK_PATH.into());
-        Self { base: env::temp_dir(), interrupt_grace: INTERRUPT_GRACE, cache: None, path }
+        Self { base: env::temp_dir(), interrupt_grace: INTERRUPT_GRACE, cache: None, path, r: None }
     }
 }
 

@@ -57,6 +57,11 @@ impl Home {
         Scratch::create(self.path.join(number.to_string()), format!("{}/{number}", self.name))
     }
 
+    /// Removes it with everything in it.
+    pub(crate) fn remove(&self) {
+        scratch::remove_tree(&self.path);
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -65,7 +70,7 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        scratch::remove_tree(&self.path);
+        self.remove();
     }
 }
 

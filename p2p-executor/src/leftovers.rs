@@ -36,27 +36,39 @@ pub(crate) async fn kill_of_attempt(token: &str, first: Pid) {
     if few_after(first).is_some_and(|few| !few.into_iter().any(|pid| carries(pid, &entry, false))) {
         return;
     }
-    task::spawn_blocking(move || kill_all(&entry, false, Some(first))).await;
+    task::spawn_blocking(move || kill_all(&entry, false, Some(first), None)).await;
+}
+
+/// Kills what carries the token of a process that goes on, `keep`, and was started after `since` was the last number.
+pub(crate) async fn kill_beside(token: &str, keep: Pid, since: Option<i32>) {
+    let since = since.and_then(Pid::from_raw);
+    if since.and_then(few_after).is_some_and(|few| few.is_empty()) {
+        return;
+    }
+    let entry = entry(token);
+    task::spawn_blocking(move || kill_all(&entry, false, since, Some(keep))).await;
 }
 
 /// As [`kill_of_attempt`], for where nothing can be awaited.
 pub(crate) fn kill_of_attempt_blocking(token: &str, first: Pid) {
-    kill_all(&entry(token), false, Some(first));
+    kill_all(&entry(token), false, Some(first), None);
 }
 
 /// Kills what attempts of the worker with this folder left running; that worker is gone.
 pub(crate) fn kill_of_worker(name: &str) {
-    kill_all(&entry(&format!("{name}/")), true, None);
+    kill_all(&entry(&format!("{name}/")), true, None, None);
 }
 
 fn entry(token: &str) -> Vec<u8> {
     format!("{TOKEN_VARIABLE}={token}").into_bytes()
 }
 
-fn kill_all(entry: &[u8], prefix: bool, first: Option<Pid>) {
+fn kill_all(entry: &[u8], prefix: bool, first: Option<Pid>, keep: Option<Pid>) {
+    let keep = keep.map(|pid| pid.as_raw_nonzero().get());
     for _ in 0..ROUNDS {
         let candidates = first.and_then(few_after).unwrap_or_else(all);
-        let found: Vec<i32> = candidates.into_iter().filter(|pid| carries(*pid, entry, prefix)).collect();
+        let found: Vec<i32> =
+            candidates.into_iter().filter(|pid| Some(*pid) != keep && carries(*pid, entry, prefix)).collect();
         if found.is_empty() {
             return;
         }
@@ -101,7 +113,7 @@ fn few_after(first: Pid) -> Option<Vec<i32>> {
 }
 
 /// The number that was given out last; the fifth word of `/proc/loadavg`.
-fn last_number() -> Option<i32> {
+pub(crate) fn last_number() -> Option<i32> {
     let mut text = [0; 128];
     let length = File::open("/proc/loadavg").ok()?.read(&mut text).ok()?;
     std::str::from_utf8(&text[..length]).ok()?.split_ascii_whitespace().nth(4)?.parse().ok()

@@ -1,4 +1,4 @@
-//! Runs attempts on this machine: commands in scratch folders and sessions of their own.
+//! Runs attempts on this machine: commands in scratch folders and sessions of their own, and futures of R in sessions that are kept warm (`r`).
 //!
 //! [`CommandExecutor`] is what a worker is given. One attempt goes through these steps, each in a module of its own:
 //!
@@ -29,6 +29,7 @@ mod outputs;
 mod pipes;
 mod process;
 mod program;
+mod r;
 mod run;
 mod scratch;
 #[cfg_attr(not(target_os = "linux"), path = "spawn_std.rs")]
@@ -37,3 +38,4 @@ mod stage;
 
 pub use attempt::CommandExecutor;
 pub use config::{CommandConfig, INTERRUPT_GRACE, StartError};
+pub use r::{NoR, R, RConfig, find as find_r};

@@ -88,6 +88,20 @@ impl FromCommand {
         self.rest.store(rest, Ordering::Relaxed);
     }
 
+    /// After [`Self::close`]: as before it, for the next one who uses the same pipe.
+    pub(crate) fn reopen(&self) {
+        self.rest.store(UNKNOWN, Ordering::Relaxed);
+    }
+
+    /// Takes what is in the pipe now, without waiting.
+    pub(crate) fn rest(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(CHUNK_BYTES);
+        while bytes.len() < bytes.capacity()
+            && matches!(rustix::io::read(&self.pipe, spare_capacity(&mut bytes)), Ok(1..) | Err(Errno::INTR))
+        {}
+        bytes
+    }
+
     /// Reads something into the empty `bytes`, or nothing at the end. `at_once` says that there probably is something.
     fn poll_read(&self, cx: &mut Context<'_>, bytes: &mut Vec<u8>, mut at_once: bool) -> Poll<io::Result<()>> {
         loop {

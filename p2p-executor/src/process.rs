@@ -50,6 +50,17 @@ impl Process {
         let _ = rustix::process::kill_process_group(self.pid, signal);
     }
 
+    /// After [`Self::exited`]: how it ended, without giving its number back.
+    pub(crate) fn status(&self) -> io::Result<Ended> {
+        let ended = wait(self.pid, WaitIdOptions::NOWAIT)?;
+        ended.ok_or_else(|| io::Error::other("the exit status cannot be read"))
+    }
+
+    /// Kills what it started and what still runs, but not itself. `since` is a process number from before that, if it is known.
+    pub(crate) async fn kill_others(&self, since: Option<i32>) {
+        leftovers::kill_beside(&self.token, self.pid, since).await;
+    }
+
     /// After [`Self::exited`]: kills what is left of the command, and says how it ended.
     pub(crate) async fn finish(mut self) -> io::Result<Ended> {
         // Before the number is given back: it could be another group's a moment later.

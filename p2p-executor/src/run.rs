@@ -156,7 +156,7 @@ impl Run {
 }
 
 /// Does `work` until it is to be killed.
-async fn until_killed<T>(stops: &mut Stops, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn until_killed<T>(stops: &mut Stops, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work.fuse());
     loop {
         select_biased! {

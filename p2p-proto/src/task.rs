@@ -8,6 +8,12 @@ use crate::limits;
 
 /// The runtime of shell and program commands; its payload is a [`Command`].
 pub const COMMAND_RUNTIME: &str = "command";
+/// The runtime of R futures. Its payload is a [`Command`] too, whose words are names of the task's input files: first the future, as the R package
+/// future describes it to its workers, then globals that travel apart. The result is the output file [`R_VALUE`]; conditions that are to be heard
+/// at once go to the channel of the value, each behind its length in 4 bytes, big-endian (docs/r.md).
+pub const R_RUNTIME: &str = "r";
+/// The file in which an R session leaves what a future came to.
+pub const R_VALUE: &str = ".p2p-value";
 
 /// A unit of work, as it travels to a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! One file per subcommand: its options, and what it does.
 
 pub mod approve;
+pub mod bridge;
 pub mod demo;
 pub mod doctor;
 pub mod host;
@@ -48,6 +49,7 @@ async fn dispatch(common: &crate::options::Common, command: Command) -> Result<E
         Command::Hub(options) => hub::hub(common, options).await,
         Command::Send(options) => send::send(common, options).await,
         Command::Receive(options) => receive::receive(common, options).await,
+        Command::Bridge(options) => bridge::bridge(common, options).await,
         Command::Doctor(options) => doctor::doctor(common, options).await,
         Command::Id(options) => id::id(common, options).await,
         Command::Approve(options) => approve::approve(common, &options),
@@ -64,9 +66,12 @@ impl Signals {
     /// From now on these signals are heard here instead of ending the process.
     pub fn listen() -> Result<Self, Trouble> {
         use async_signal::Signal;
-        async_signal::Signals::new([Signal::Int, Signal::Term])
-            .map(Self)
-            .map_err(|fault| Trouble::system("signals cannot be heard", fault))
+        Self::of(&[Signal::Int, Signal::Term])
+    }
+
+    /// The same for these signals.
+    pub fn of(signals: &[async_signal::Signal]) -> Result<Self, Trouble> {
+        async_signal::Signals::new(signals).map(Self).map_err(|fault| Trouble::system("signals cannot be heard", fault))
     }
 
     /// As [`Self::listen`], for a command that may be stuck in a write which nobody reads: after the second one it has a moment to end in

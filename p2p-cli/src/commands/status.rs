@@ -44,7 +44,7 @@ pub async fn status(common: &Common, options: Options) -> Result<ExitCode, Troub
     client.close().await;
     surveyed?;
     if common.json {
-        print_json(&status, prospect.as_ref());
+        println!("{}", json(&status, prospect.as_ref()));
     } else {
         print_table(&status);
         match &prospect {
@@ -153,9 +153,10 @@ fn coming(cache: &CacheUse) -> String {
     format!("{inputs} coming in, {done} of {all}, {}/s", ByteSize::b(cache.rate_bytes))
 }
 
-fn print_json(status: &Status, prospect: Option<&Waiting>) {
+/// All of it, for programs.
+pub fn json(status: &Status, prospect: Option<&Waiting>) -> serde_json::Value {
     let workers: Vec<_> = status.workers.iter().map(worker_json).collect();
-    let all = serde_json::json!({
+    serde_json::json!({
         "cluster": status.cluster.to_string(),
         "host": { "user": status.cluster.owner().as_str(), "present": status.host_present, "needed": status.has_host },
         "peers": status.peers,
@@ -164,8 +165,7 @@ fn print_json(status: &Status, prospect: Option<&Waiting>) {
         "queued": status.workers.iter().filter_map(|worker| worker.queued).map(u64::from).sum::<u64>(),
         "would_wait": prospect.map(ToString::to_string),
         "workers": workers,
-    });
-    println!("{all}");
+    })
 }
 
 fn worker_json(worker: &WorkerStatus) -> serde_json::Value {
@@ -184,6 +184,8 @@ fn worker_json(worker: &WorkerStatus) -> serde_json::Value {
         "link": kind,
         "via": via,
         "leaving": worker.draining,
+        "runtimes": worker.runtimes,
+        "labels": worker.labels,
         "cache": worker.cache.map(|cache| serde_json::json!({
             "hits": cache.hits,
             "saved_bytes": cache.saved_bytes,

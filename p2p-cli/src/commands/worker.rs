@@ -2,6 +2,7 @@
 
 mod house;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,9 +12,10 @@ use bytesize::ByteSize;
 use clap::Args;
 use futures::FutureExt as _;
 use p2p_blobs::{CacheConfig, DEFAULT_CAPACITY_BYTES};
-use p2p_executor::{CommandConfig, CommandExecutor};
+use p2p_executor::{CommandConfig, CommandExecutor, NoR, R, RConfig, find_r};
 use p2p_proto::board::message::Offer;
 use p2p_proto::ids::UserName;
+use p2p_scheduler::executor::Executor;
 use p2p_scheduler::machine::admission::AdmissionEvent;
 use p2p_scheduler::{TrustStore, Waiting, Worker, WorkerOffer, WorkerReport};
 
@@ -60,6 +62,18 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
 
+    /// The Rscript that runs R futures, or `none` to run none [default: that of PATH, if it has the package future]
+    #[arg(long, value_name = "PROGRAM")]
+    pub rscript: Option<OsString>,
+
+    /// R sessions that are kept, of about 60 MB each when idle [default: as many as slots]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(p2p_proto::limits::SLOTS)))]
+    pub r_sessions: Option<u32>,
+
+    /// Run each R future in a new process: nothing of one can be seen by the next, and each takes a third of a second longer.
+    #[arg(long)]
+    pub fresh_r: bool,
+
     /// Let users share what each of them has sent: they may learn by the time it takes what others have.
     #[arg(long)]
     pub share_cache: bool,
@@ -79,21 +93,52 @@ impl Options {
     }
 }
 
+impl Options {
+    /// The R that is offered. One that was not asked for is offered if it is there.
+    async fn r(&self, slots: u32) -> Result<Option<R>, Trouble> {
+        let program = self.rscript.clone().unwrap_or_else(|| "Rscript".into());
+        if program == "none" {
+            return Ok(None);
+        }
+        let sessions = self.r_sessions.unwrap_or(slots) as usize;
+        match find_r(RConfig { program, sessions, fresh: self.fresh_r }).await {
+            Ok(r) => Ok(Some(r)),
+            Err(why) if self.rscript.is_some() => Err(Trouble::new(Code::Input, why.to_string())),
+            Err(why @ NoR::Missing(_)) => {
+                log::info!("R futures do not run here: {why}");
+                Ok(None)
+            }
+            Err(why) => {
+                say::info(&format!("R futures do not run here: {why}"));
+                Ok(None)
+            }
+        }
+    }
+}
+
 /// Works until it is interrupted or the time is over.
 pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Trouble> {
     let mut signals = Signals::listen()?;
     let wiring = Wiring::new(common, PERSONAL).await?;
-    let config = CommandConfig { cache: options.cache(common, &wiring), ..CommandConfig::default() };
-    let executor = CommandExecutor::new(config).map_err(|fault| Trouble::new(Code::System, fault.to_string()))?;
     let slots = options.slots.unwrap_or_else(processors);
+    let r = options.r(slots).await?;
+    let mut labels = options.labels.clone();
+    if let Some(r) = &r {
+        say::info(&format!("R {} runs futures here", r.version));
+        labels.extend(r.labels.iter().cloned());
+    }
+    let config = CommandConfig { cache: options.cache(common, &wiring), r, ..CommandConfig::default() };
+    let executor = CommandExecutor::new(config).map_err(|fault| Trouble::new(Code::System, fault.to_string()))?;
     let memory_mib = mib(options.mem.unwrap_or_else(all_memory));
     let offer = WorkerOffer {
-        offer: Offer { slots, free: slots, memory_mib, labels: options.labels.clone(), ..Offer::default() },
+        offer: Offer { slots, free: slots, memory_mib, labels, ..Offer::default() },
         allow: (!options.allow.is_empty()).then(|| options.allow.iter().cloned().collect()),
         weights: options.weights.iter().cloned().collect(),
     };
     let store = Arc::clone(&wiring.home) as Arc<dyn TrustStore>;
-    let worker = Worker::join(&wiring.member, offer, Arc::new(executor), wiring.board(), wiring.transport(), store)
+    let executor = Arc::new(executor);
+    let running = Arc::clone(&executor) as Arc<dyn Executor>;
+    let worker = Worker::join(&wiring.member, offer, running, wiring.board(), wiring.transport(), store)
         .map_err(|fault| Trouble::new(Code::Input, fault.to_string()))?;
     let cluster = &wiring.member.cluster;
     say::info(&format!("joining {cluster} with {slots} slots"));
@@ -138,6 +183,7 @@ pub async fn worker(common: &Common, options: Options) -> Result<ExitCode, Troub
         }
     }
     house.leave().await;
+    executor.close();
     say::info("left");
     trouble.map_or(Ok(ExitCode::SUCCESS), Err)
 }

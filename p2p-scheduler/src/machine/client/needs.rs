@@ -3,7 +3,7 @@
 use std::fmt;
 
 use p2p_proto::board::message::Offer;
-use p2p_proto::task::{COMMAND_RUNTIME, TaskSpec};
+use p2p_proto::task::{COMMAND_RUNTIME, R_RUNTIME, TaskSpec};
 
 /// What a task demands of a worker: tasks with the same needs wait in the same queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +55,7 @@ impl fmt::Display for Needs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.runtime.as_str() {
             COMMAND_RUNTIME => write!(f, "to run commands")?,
+            R_RUNTIME => write!(f, "to run R")?,
             runtime => write!(f, "the runtime {runtime}")?,
         }
         let mut with = Vec::new();

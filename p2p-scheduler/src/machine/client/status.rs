@@ -51,6 +51,10 @@ pub struct WorkerStatus {
     pub path: Option<LinkPath>,
     /// It takes no more tasks.
     pub draining: bool,
+    /// What it can run, and the words that tasks may ask for.
+    pub runtimes: Vec<String>,
+    /// See `runtimes`.
+    pub labels: Vec<String>,
     /// What it keeps of this user's inputs; `None` where it keeps none, or was not asked.
     pub cache: Option<CacheUse>,
 }
@@ -98,6 +102,8 @@ impl ClientMachine {
             round_trip: worker.round_trip,
             path: (!worker.carrier.is_broken()).then(|| worker.path.clone()),
             draining: worker.draining,
+            runtimes: worker.offer.runtimes.clone(),
+            labels: worker.offer.labels.clone(),
             cache: worker.load.and_then(|load| load.cache),
         });
         let others =
@@ -110,6 +116,8 @@ impl ClientMachine {
                     round_trip: None,
                     path: None,
                     draining: false,
+                    runtimes: present.offer.as_ref().map_or_else(Vec::new, |offer| offer.runtimes.clone()),
+                    labels: present.offer.as_ref().map_or_else(Vec::new, |offer| offer.labels.clone()),
                     cache: None,
                 },
             );
