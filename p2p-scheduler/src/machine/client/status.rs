@@ -97,7 +97,7 @@ impl ClientMachine {
         let linked = self.workers.all().map(|worker| WorkerStatus {
             name: worker.name.clone(),
             slots: worker.slots,
-            busy: worker.load.map(|load| load.busy),
+            busy: worker.busy(),
             queued: worker.load.map(|load| load.queued),
             round_trip: worker.round_trip,
             path: (!worker.carrier.is_broken()).then(|| worker.path.clone()),

@@ -52,6 +52,8 @@ pub(in super::super) struct Worker {
     retired: bool,
     pub(in super::super) round_trip: Option<Duration>,
     pub(in super::super) load: Option<Pong>,
+    /// Of its slots that were busy then, those that others filled.
+    others: u32,
     /// Attempts that it handed back since the last one that it finished.
     pub(in super::super) returns: u32,
     pub(super) credits: u32,
@@ -97,6 +99,7 @@ impl Worker {
             retired: false,
             round_trip: None,
             load: None,
+            others: 0,
             returns: 0,
             credits: 0,
             recalled: BTreeSet::new(),
@@ -189,9 +192,15 @@ impl Worker {
         self.load.is_some_and(|load| load.busy < load.slots && load.queued == 0)
     }
 
+    /// Slots that are filled: by others as it told last, and by this client as of now.
+    pub(in super::super) fn busy(&self) -> Option<u32> {
+        self.load.map(|load| self.others.saturating_add(self.held).min(load.slots))
+    }
+
     /// It said how much there is to do for it: what was sent before it was asked, and has not started, waits.
     pub(super) fn on_load(&mut self, load: Pong, look: usize, tasks: &Tasks) {
         self.load = Some(load);
+        self.others = load.busy.saturating_sub(self.held);
         self.crowded_out.clear();
         if let Some(last) = self.ping_after.take().filter(|_| load.queued > 0) {
             let known = self.newest(look).filter(|(attempt, _)| *attempt <= last);

@@ -1,0 +1,3 @@
+library(testthat)
+library(future.p2p)
+test_check("future.p2p")
