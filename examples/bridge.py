@@ -21,9 +21,6 @@ class Bridge:
     def ask(self, **line):
         print(json.dumps(line), file=self.process.stdin, flush=True)
 
-    def answers(self):
-        return map(json.loads, self.process.stdout)
-
     def close(self):
         self.process.stdin.close()
         self.process.wait()
@@ -37,7 +34,7 @@ def main():
     for task, command in enumerate(commands):
         bridge.ask(do="submit", task=task, words=["sh", "-c", command])
     unfinished = len(commands)
-    for answer in bridge.answers() if commands else ():
+    for answer in map(json.loads, bridge.process.stdout) if commands else ():
         match answer["is"]:
             case "stdout":
                 said[answer["task"]] += answer["text"]

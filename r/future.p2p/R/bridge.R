@@ -90,6 +90,8 @@ pump <- function(bridge, timeout = -1L) {
     stop_future("a future can be asked after only in the R process that launched it (", bridge$owner, "), and this is ", Sys.getpid())
   }
   if (bridge$handled == length(bridge$answers)) read_answers(bridge, timeout)
+  # What was given to a bridge that had ended ends, too.
+  if (!is.null(bridge$over)) end_all(bridge, bridge$over)
   # Handling one may jump out of here, where a condition of a future has a handler that does; the others are for the next time.
   while (bridge$handled < length(bridge$answers)) {
     bridge$handled <- bridge$handled + 1L
@@ -244,6 +246,7 @@ count_finished <- function(backend, answer) {
 # Who is in the cluster, now; or, with a number of seconds, once somebody is there who runs R.
 look <- function(bridge, wait = 0) {
   bridge$status <- NULL
+  bridge$looked <- proc.time()[["elapsed"]]
   if (wait > 0) {
     ask(bridge, do = "status", runtime = "r", wait_ms = as.integer(wait * 1000))
   } else {

@@ -4,6 +4,8 @@
 
 # Beside those that run, so many may wait in the cluster; more wait here.
 waiting_futures <- 8L
+# While there is no room for more, the cluster is looked at so often, seconds.
+look_again <- 1
 # How long resolved() waits when it is asked again and again, milliseconds.
 moment <- 10L
 
@@ -19,14 +21,14 @@ launchFuture.P2PFutureBackend <- function(backend, future, ...) {
       "Make it within the future instead", future = future
     )
   }
-  bridge <- bridge_of(backend)
-  wait_for_room(backend, bridge)
-  signal_early(bridge)
-
   future$p2p <- new.env(parent = emptyenv())
+  bridge <- bridge_with_room(backend)
+  signal_early(bridge)
   future$p2p$bridge <- bridge
   future$p2p$frames <- raw()
   future$p2p$shared <- share_globals(bridge, future$globals)
+  # Where it cannot be written after all, what is shared is free again.
+  on.exit(if (is.null(future$p2p$task)) for (key in future$p2p$shared) release(bridge, key))
   shared <- bridge$shared[future$p2p$shared]
 
   data <- of_future("getFutureData")(future, mc.cores = 1L)
@@ -59,15 +61,20 @@ launchFuture.P2PFutureBackend <- function(backend, future, ...) {
   future
 }
 
-# A few more than can run are sent, so that workers never wait for the next one.
-wait_for_room <- function(backend, bridge) {
-  room <- function() 2L * max(1L, slots(bridge$status)) + waiting_futures
-  while (bridge$unfinished >= room() && is.null(bridge$over)) {
-    pump(bridge)
-    # A friend may have come meanwhile.
-    if (bridge$unfinished >= room() && is.null(bridge$over)) look(bridge)
+# A few more than can run are sent, so that workers never wait for the next one. A bridge that ends meanwhile is replaced.
+bridge_with_room <- function(backend) {
+  repeat {
+    bridge <- bridge_of(backend)
+    while (is.null(bridge$over) && bridge$unfinished >= room(bridge)) {
+      pump(bridge)
+      # A friend may have come meanwhile.
+      if (bridge$unfinished >= room(bridge) && proc.time()[["elapsed"]] >= bridge$looked + look_again) look(bridge)
+    }
+    if (is.null(bridge$over)) return(bridge)
   }
 }
+
+room <- function(bridge) 2L * max(1L, slots(bridge$status)) + waiting_futures
 
 # Those that want to be heard as soon as they have ended.
 signal_early <- function(bridge) {
@@ -81,6 +88,7 @@ signal_early <- function(bridge) {
 resolved.P2PFuture <- function(x, .signalEarly = TRUE, ...) {
   # It is launched where it was not.
   if (x$state == "created") return(NextMethod())
+  if (is.null(x$p2p$task)) return(TRUE)
   if (is.null(x$result)) {
     if (is.null(x$p2p$end)) glance(x)
     if (is.null(x$p2p$end)) return(FALSE)
@@ -102,6 +110,7 @@ glance <- function(future) {
 result.P2PFuture <- function(future, ...) {
   if (is.null(future$result)) {
     if (future$state == "created") future <- future::run(future)
+    if (is.null(future$p2p$task)) stop_future("future ", label_of(future), " was not launched", future = future)
     while (is.null(future$p2p$end)) pump(future$p2p$bridge)
     future$result <- take_result(future, future$p2p$end)
   }

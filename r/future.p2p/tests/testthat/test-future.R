@@ -215,3 +215,31 @@ test_that("another plan leaves no process, and ends what ran", {
   expect_false(dir.exists(bridge$ready$folder))
   expect_error(future::value(f), class = "FutureInterruptError")
 })
+
+test_that("a future that cannot be launched says so again and again, and holds nothing", {
+  with_plan({
+    bridge <- future.p2p:::bridge_of(future::plan("backend"))
+    there <- file(tempfile(), "w")
+    on.exit(close(there))
+    f <- future::future(writeLines("x", there), lazy = TRUE)
+    expect_error(future::value(f), "connection", class = "FutureError")
+    expect_true(future::resolved(f))
+    expect_error(future::value(f), "was not launched", class = "FutureError")
+    expect_equal(bridge$unfinished, 0L)
+    expect_equal(nrow(future::listFutures(future::plan("backend"))), 0L)
+  })
+})
+
+test_that("many futures are sent ahead, and no more", {
+  with_plan({
+    bridge <- future.p2p:::bridge_of(future::plan("backend"))
+    most <- 0L
+    fs <- lapply(1:40, function(i) {
+      f <- future::future(i)
+      most <<- max(most, bridge$unfinished)
+      f
+    })
+    expect_equal(unlist(future::value(fs)), 1:40)
+    expect_lte(most, 2L * 2L + 8L)
+  })
+})
