@@ -175,7 +175,7 @@ read_result <- function(future, path) {
   from <- future$p2p$worker
   size <- file.size(path)
   most <- utils::tail(future$backend$maxSizeOfObjects, 1L)
-  if (is.na(size)) return(failure(future, "its result is gone: the folder ", dirname(path), " was emptied"))
+  if (is.na(size)) return(failure(future, "its result is gone: the plan was changed before it was asked for"))
   if (size > most) {
     return(failure(
       future, "its result has ", megabytes(size), ", and option future.globals.maxSize allows ", megabytes(most),

@@ -110,6 +110,32 @@ test_that("this R is killed in mid-future: no process stays, and no file", {
   expect_length(list.files(folder, recursive = TRUE, all.files = TRUE), 0L)
 })
 
+test_that("an interrupt ends the waiting, and not the future", {
+  shared_cluster()
+  there <- tempfile()
+  code <- sprintf(
+    "future::plan(future.p2p::cluster); go <- '%s'
+     f <- future::future({ while (!file.exists(go)) Sys.sleep(0.01); 'done' })
+     cat('waiting\n'); flush(stdout())
+     said <- tryCatch(future::value(f), interrupt = function(interrupt) 'interrupted')
+     file.create(go); cat(said, future::value(f), '\n')", there
+  )
+  client <- processx::process$new(
+    file.path(R.home("bin"), "Rscript"), c("-e", code), stdout = "|", stderr = "2>&1",
+    env = c("current", R_LIBS = paste(.libPaths(), collapse = .Platform$path.sep))
+  )
+  on.exit(client$kill())
+  said <- character(0L)
+  until({
+    client$poll_io(100)
+    said <- c(said, client$read_output_lines())
+    "waiting" %in% said
+  })
+  client$interrupt()
+  client$wait(30000)
+  expect_match(client$read_all_output(), "interrupted done")
+})
+
 test_that("a bridge that nobody has any more ends", {
   shared_cluster()
   backend <- P2PFutureBackend()

@@ -83,6 +83,20 @@ test_that("other versions of R are warned about", {
   if (getRversion() >= "4.4.0") expect_silent(future.p2p:::warn_of_versions(list(bob)))
 })
 
+test_that("an R that runs what it reads is warned about", {
+  local_mocked_bindings(safe_r = "99.0", .package = "future.p2p")
+  expect_warning(future.p2p:::warn_of_versions(list()), "runs code that is hidden in data .*use R 99.0 or newer, or trust every worker")
+})
+
+test_that("a result that was not asked for before the plan was changed is gone, and it is said why", {
+  shared_cluster()
+  old <- future::plan(future.p2p::cluster)
+  f <- future::future(1)
+  while (!future::resolved(f)) NULL
+  future::plan(old)
+  expect_error(future::value(f), "the plan was changed before it was asked for", class = "FutureError")
+})
+
 test_that("a result that is too large is not read", {
   with_plan(
     {
