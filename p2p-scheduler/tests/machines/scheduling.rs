@@ -390,7 +390,7 @@ fn who_waits_hears_why() {
     world.worker_with("bob", offer(1, &["other"]), None);
     world.run_for(SOON);
     let nobody = unoffered(1);
-    assert_eq!(words(world.waiting(client), "offers the runtime r"), nobody);
+    assert_eq!(words(world.waiting(client), "no worker here offers to run R"), nobody);
     world.refuse_links = true;
     let worker = world.worker("bob", 1);
     world.run_until(SOON, |world| world.waiting(client) != Some(nobody.clone()));
