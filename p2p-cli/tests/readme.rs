@@ -27,7 +27,8 @@ fn the_two_commands_are_there() {
 #[test]
 fn every_command_is_tried() {
     // What is in R is tried by r/future.p2p/tests/testthat/test-pages.R.
-    let known = ["sh command", "sh everywhere", "sh once", "sh hub", "sh host", "sh worker", "sh use", "rust", "text", "r"];
+    let known =
+        ["sh command", "sh everywhere", "sh once", "sh hub", "sh host", "sh worker", "sh use", "rust", "text", "r"];
     for opening in README.lines().filter_map(|line| line.strip_prefix("```")).step_by(2) {
         assert!(known.contains(&opening), "nobody tries the block that begins with ```{opening}");
     }

@@ -12,6 +12,11 @@ local({
   answers <- fifo(arguments[[2L]], open = "wb", blocking = TRUE)
   home <- getwd()
   condition_bytes <- 16 * 1024^2
+  # After a task whose files have so many bytes, or that took so many seconds, garbage is collected.
+  large_bytes <- 8 * 1024^2
+  long_s <- 0.5
+  bytes <- 0
+  collect <- FALSE
 
   answer <- function(kind, bytes = raw()) {
     writeBin(c(as.raw(kind), writeBin(length(bytes), raw(), size = 4L, endian = "little"), bytes), answers)
@@ -40,6 +45,8 @@ local({
     try(future:::evalFuture(future:::getFutureData(never)), silent = TRUE)
   })
 
+  # They were for this process only.
+  Sys.unsetenv(c("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"))
   as_it_was <- list(
     options = options(), environment = Sys.getenv(), loaded = loadedNamespaces(), attached = search(),
     kind = RNGkind(), locale = Sys.getlocale()
@@ -47,7 +54,7 @@ local({
   ours <- c(as.integer(requests), as.integer(answers))
 
   # What a task changed is undone as far as R can: what it cannot unload stays loaded.
-  clean <- function(thorough) {
+  clean <- function(large, long) {
     while (sink.number() > 0L) try(sink(), silent = TRUE)
     if (sink.number(type = "message") != 2L) sink(type = "message")
     # showConnections() would collect garbage first, which takes longer than a small task.
@@ -82,7 +89,7 @@ local({
     setwd(home)
     unlink(list.files(tempdir(), all.files = TRUE, no.. = TRUE, full.names = TRUE), recursive = TRUE, force = TRUE)
     # It takes as long as a small task: for those R does it when it needs to.
-    if (thorough) gc(full = TRUE)
+    if (long || large) gc(full = long)
   }
 
   lacks <- function(names) {
@@ -94,7 +101,9 @@ local({
     setwd(folder)
     Sys.setenv(HOME = folder, PWD = folder, TMPDIR = folder, P2P_CPUS = cpus)
     options(mc.cores = cpus)
+    bytes <<- sum(file.size(files))
     data <- load_file(files[[1L]])
+    collect <<- isTRUE(data$gc)
     for (file in files[-1L]) {
       # A large global that several futures have travels apart.
       part <- load_file(file)
@@ -124,7 +133,7 @@ local({
   }
 
   # R compiles a function when it is called for the second time.
-  for (round in 1:2) clean(thorough = FALSE)
+  for (round in 1:2) clean(large = FALSE, long = FALSE)
   repeat {
     answer(1L)
     line <- readLines(requests, n = 1L)
@@ -132,6 +141,8 @@ local({
     parts <- regmatches(line, regexec("^run ([0-9]+) ([0-9]+) (.*)$", line))[[1L]]
     files <- strsplit(rawToChar(read_bytes(as.integer(parts[[3L]]))), "\n", fixed = TRUE)[[1L]]
     began <- proc.time()[[3L]]
+    bytes <- 0
+    collect <- FALSE
     fault <- tryCatch(
       run(parts[[4L]], as.integer(parts[[2L]]), files),
       error = function(fault) paste0("R on this worker cannot run the future: ", conditionMessage(fault)),
@@ -140,6 +151,6 @@ local({
     # A sink that the task closed under R may be in the way.
     try(flush(stdout()), silent = TRUE)
     if (is.null(fault)) answer(3L) else answer(4L, charToRaw(enc2utf8(fault)))
-    clean(thorough = proc.time()[[3L]] - began > 0.5)
+    clean(large = isTRUE(bytes > large_bytes), long = collect || proc.time()[[3L]] - began > long_s)
   }
 })
