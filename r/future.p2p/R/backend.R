@@ -6,10 +6,11 @@ first_look <- 10
 safe_r <- "4.4.0"
 
 P2PFutureBackend <- function(cluster = getOption("future.p2p.cluster"), host = NULL, ssh_args = NULL,
-                             wait = getOption("future.p2p.wait", 300), labels = character(0L), retry = TRUE, ...) {
+                             wait = getOption("future.p2p.wait", 300), grace = getOption("future.p2p.grace", 60), labels = character(0L),
+                             retry = TRUE, ...) {
   stopifnot(is.logical(retry), length(retry) == 1L, !is.na(retry), is.character(labels))
   core <- future::MultiprocessFutureBackend(
-    cluster = cluster, host = host, ssh_args = ssh_args, wait = wait, labels = labels, retry = retry, ...
+    cluster = cluster, host = host, ssh_args = ssh_args, wait = wait, grace = grace, labels = labels, retry = retry, ...
   )
   core$futureClasses <- c("P2PFuture", core$futureClasses)
   structure(core, class = c("P2PFutureBackend", class(core)))
@@ -17,13 +18,14 @@ P2PFutureBackend <- function(cluster = getOption("future.p2p.cluster"), host = N
 
 strategy <- function() {
   strategy <- function(..., cluster = getOption("future.p2p.cluster"), host = NULL, ssh_args = NULL,
-                       wait = getOption("future.p2p.wait", 300), labels = character(0L), retry = TRUE) {
+                       wait = getOption("future.p2p.wait", 300), grace = getOption("future.p2p.grace", 60), labels = character(0L),
+                       retry = TRUE) {
     stop("future.p2p::cluster is not called, but given to plan(): plan(future.p2p::cluster, cluster = \"alice/friends\")", call. = FALSE)
   }
   structure(
     strategy,
     class = c("p2p_cluster", "multiprocess", "future", "function"), init = TRUE, factory = P2PFutureBackend,
-    tweakable = c("cluster", "host", "ssh_args", "wait", "labels", "retry")
+    tweakable = c("cluster", "host", "ssh_args", "wait", "grace", "labels", "retry")
   )
 }
 

@@ -16,7 +16,7 @@ start_bridge <- function(backend) {
   bridge <- new.env(parent = emptyenv())
   bridge$process <- processx::process$new(
     executable(),
-    c("bridge", way(backend$cluster, backend$host, backend$ssh_args), paste0("--wait=", time(backend$wait)), paste0("--folder=", tempdir(TRUE))),
+    c("bridge", way(backend$cluster, backend$host, backend$ssh_args), paste0("--wait=", time(backend$wait)), paste0("--grace=", time(backend$grace)), paste0("--folder=", tempdir(TRUE))),
     stdin = "|", stdout = "|", stderr = "|", encoding = "UTF-8"
   )
   bridge$owner <- Sys.getpid()
@@ -158,7 +158,6 @@ on_answer <- function(bridge, answer) {
 on_news <- function(future, answer) {
   switch(answer$is,
     sent = future$p2p$worker <- answer$worker,
-    started = if (future$state == "submitted") future$state <- "running",
     # Not what it prints, which R catches and sends with its result, but what gets around that: system(), C code.
     stdout = if (!identical(as.logical(future$stdout), FALSE)) cat(answer$text),
     stderr = {
@@ -172,7 +171,6 @@ on_news <- function(future, answer) {
       tell("future ", label_of(future), ": ", future$p2p$worker, " was lost, it starts again elsewhere")
       future$p2p$words <- NULL
       future$p2p$frames <- raw()
-      if (future$state == "running") future$state <- "submitted"
     }
   )
 }
