@@ -207,6 +207,18 @@ fn a_line_without_end_ends_the_bridge_and_not_its_memory() {
 }
 
 #[test]
+fn who_asks_for_a_worker_is_answered_when_one_comes() {
+    let cluster = Cluster::start();
+    let mut bridge = Bridge::start(&cluster, &["--wait", "20m"]);
+    // Longer than this test waits for anything.
+    bridge.ask(json!({"do": "status", "runtime": "command", "wait_ms": 1_200_000}));
+    std::thread::sleep(Duration::from_secs(1));
+    let _worker = cluster.worker("bob", 3);
+    assert_eq!(bridge.next_of("status", 0)["status"]["slots"], 3);
+    assert_eq!(bridge.close(), Some(0));
+}
+
+#[test]
 fn an_idle_bridge_takes_no_time_and_waits_for_its_next_task() {
     let cluster = Cluster::start();
     let _worker = cluster.worker("bob", 1);

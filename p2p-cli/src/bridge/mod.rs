@@ -44,8 +44,6 @@ const ANSWERS: usize = 1024;
 const PROTOCOL: u32 = 1;
 /// Questions after the cluster that wait for somebody to come.
 const LOOKS: usize = 64;
-/// While there are any, the cluster is looked at so often.
-const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Whoever comes within this after the first one is counted, too.
 const SETTLE: Duration = Duration::from_millis(300);
 /// At the end, answers that nobody reads are given up after this.
@@ -129,6 +127,14 @@ struct Looking {
     seen: (usize, Instant),
 }
 
+impl Looking {
+    /// When it is answered if nobody else comes or goes.
+    fn due(&self) -> Instant {
+        let (seen, since) = self.seen;
+        if seen == 0 { self.until } else { self.until.min(since + SETTLE) }
+    }
+}
+
 impl Bridge {
     /// Nobody reads: then the end of stdin follows.
     async fn say(&self, answer: Answer) {
@@ -145,10 +151,13 @@ impl Bridge {
         let mut line = Vec::new();
         loop {
             self.look().await;
-            let next = match (self.looks.is_empty(), self.tasks.is_empty()) {
-                (true, true) => None,
-                (true, false) => Some(patience.next_look()),
-                (false, _) => Some(patience.next_look().min(LOOK_PAUSE)),
+            // Whoever comes is reported, as the client links to everybody.
+            let now = Instant::now();
+            let due = self.looks.iter().map(|look| look.due().saturating_duration_since(now)).min();
+            let next = match (due, self.tasks.is_empty()) {
+                (None, true) => None,
+                (None, false) => Some(patience.next_look()),
+                (Some(due), _) => Some(patience.next_look().min(due)),
             };
             let look = async {
                 match next {
@@ -245,7 +254,7 @@ impl Bridge {
             if seen != look.seen.0 {
                 look.seen = (seen, now);
             }
-            now < look.until && (seen == 0 || now.duration_since(look.seen.1) < SETTLE)
+            now < look.due()
         });
         for _ in self.looks.len()..before {
             self.say_status().await;
