@@ -14,11 +14,11 @@ condition_bytes <- 16 * 1024^2
 
 start_bridge <- function(backend) {
   bridge <- new.env(parent = emptyenv())
-  bridge$process <- processx::process$new(
-    executable(),
-    c("bridge", way(backend$cluster, backend$host, backend$ssh_args), paste0("--wait=", time(backend$wait)), paste0("--grace=", time(backend$grace)), paste0("--folder=", tempdir(TRUE))),
-    stdin = "|", stdout = "|", stderr = "|", encoding = "UTF-8"
+  arguments <- c(
+    "bridge", way(backend$cluster, backend$host, backend$ssh_args),
+    paste0("--wait=", time(backend$wait)), paste0("--grace=", time(backend$grace)), paste0("--folder=", tempdir(TRUE))
   )
+  bridge$process <- processx::process$new(executable(), arguments, stdin = "|", stdout = "|", stderr = "|", encoding = "UTF-8")
   bridge$owner <- Sys.getpid()
   bridge$tasks <- new.env(parent = emptyenv())
   bridge$unfinished <- 0L
@@ -90,14 +90,14 @@ pump <- function(bridge, timeout = -1L) {
     stop_future("a future can be asked after only in the R process that launched it (", bridge$owner, "), and this is ", Sys.getpid())
   }
   if (bridge$handled == length(bridge$answers)) read_answers(bridge, timeout)
-  # What was given to a bridge that had ended ends, too.
-  if (!is.null(bridge$over)) end_all(bridge, bridge$over)
   # Handling one may jump out of here, where a condition of a future has a handler that does; the others are for the next time.
   while (bridge$handled < length(bridge$answers)) {
     bridge$handled <- bridge$handled + 1L
     bridge$news <- bridge$news + 1
     on_answer(bridge, bridge$answers[[bridge$handled]])
   }
+  # What it has not ended ends with it, and so does what it was given afterwards.
+  if (!is.null(bridge$over)) end_all(bridge, bridge$over)
 }
 
 read_answers <- function(bridge, timeout) {
@@ -129,7 +129,7 @@ on_bridge_end <- function(bridge) {
       "futures that ran are lost, and new ones start it again"
     )
   }
-  end_all(bridge, words)
+  bridge$over <- words
 }
 
 # Everything that was under way is over.

@@ -10,10 +10,6 @@ look_again <- 1
 moment <- 10L
 
 launchFuture.P2PFutureBackend <- function(backend, future, ...) {
-  if (isTRUE(backend$hooks)) {
-    hook <- getHook("future::launchFuture::begin")
-    hook(backend, future = future, ...)
-  }
   reference <- untransferable(future$globals)
   if (!is.null(reference)) {
     stop_future(

@@ -86,6 +86,26 @@ test_that("the bridge is killed: what ran is lost, with a message, and the plan 
   })
 })
 
+test_that("what a bridge said before it ended counts", {
+  future <- new.env()
+  future$p2p <- new.env()
+  future$backend <- new.env()
+  future$backend$counters <- c(finished = 0L)
+  future$backend$runtime <- 0
+  bridge <- new.env()
+  bridge$owner <- Sys.getpid()
+  bridge$tasks <- list2env(list("1" = future))
+  bridge$unfinished <- 1L
+  bridge$handled <- 0L
+  bridge$news <- 0
+  bridge$shared <- list()
+  bridge$over <- "it ended"
+  bridge$answers <- list(list(is = "ended", task = 1L, how = "exit", code = 0L, ran_ms = 1L))
+  future.p2p:::pump(bridge)
+  expect_equal(future$p2p$end$how, "exit")
+  expect_equal(bridge$unfinished, 0L)
+})
+
 test_that("this R is killed in mid-future: no process stays, and no file", {
   shared_cluster()
   there <- tempfile()
