@@ -91,6 +91,16 @@ fn one_session_serves_one_task_after_another_and_forgets_each() {
 
 #[test]
 #[ignore = "needs R"]
+fn with_fresh_sessions_each_task_has_a_process_of_its_own() {
+    let fresh = task::block_on(find_r(RConfig { fresh: true, ..config("Rscript") })).unwrap();
+    let rig = Rig::with(|config| config.r = Some(fresh));
+    let mut pids = [(); 3].map(|()| shown(&rig.run(future("Sys.getpid()")), "result$value"));
+    pids.sort();
+    assert!(pids.windows(2).all(|pair| pair[0] != pair[1]), "{pids:?}");
+}
+
+#[test]
+#[ignore = "needs R"]
 fn conditions_are_heard_while_the_future_runs() {
     let signal = "for (text in c('one', 'two')) signalCondition(structure(
         class = c('immediateCondition', 'condition'), list(message = text, call = NULL))); Sys.sleep(3600)";

@@ -154,6 +154,8 @@ pub enum Answer {
     Waiting {
         /// In words.
         why: Option<String>,
+        /// Only that all slots have work.
+        busy: bool,
     },
     /// Who is in the cluster, as `p2p status --json` has it.
     Status {

@@ -27,7 +27,7 @@ use p2p_proto::ids::{ClusterName, PeerName};
 use p2p_proto::link::LinkError;
 use p2p_proto::link::item::Channel;
 use p2p_proto::task::Command;
-use p2p_scheduler::{Client, Outcome, Task, TaskEvent, TaskHandle, WorkerStatus};
+use p2p_scheduler::{Client, Outcome, Task, TaskEvent, TaskHandle, Waiting, WorkerStatus};
 use serde_bytes::ByteBuf;
 
 use self::lines::{Answer, End, Request, Submit};
@@ -202,14 +202,14 @@ impl Bridge {
             patience.on_sent();
         }
         let waiting = self.client.waiting();
-        let why = if waiting.is_none() && std::mem::take(told) {
-            None
+        let (why, busy) = if waiting.is_none() && std::mem::take(told) {
+            (None, false)
         } else {
             let Some(why) = patience.judge(waiting)? else { return Ok(()) };
             *told = true;
-            Some(why.to_string())
+            (Some(why.to_string()), matches!(why, Waiting::Busy { .. }))
         };
-        self.say(Answer::Waiting { why }).await;
+        self.say(Answer::Waiting { why, busy }).await;
         Ok(())
     }
 

@@ -143,7 +143,7 @@ on_answer <- function(bridge, answer) {
   switch(answer$is,
     ready = bridge$ready <- answer,
     status = bridge$status <- answer$status,
-    waiting = on_waiting(bridge, answer$why),
+    waiting = on_waiting(bridge, answer$why, answer$busy),
     fatal = end_all(bridge, answer$message),
     ended = on_end(bridge, answer),
     refused = {
@@ -175,8 +175,10 @@ on_news <- function(future, answer) {
   )
 }
 
-on_waiting <- function(bridge, why) {
-  if (!is.null(why)) tell("waiting: ", why)
+on_waiting <- function(bridge, why, busy) {
+  # More futures than slots are nothing to speak of, unless it is others who have the slots.
+  ours <- busy && bridge$unfinished > slots(bridge$status)
+  if (!is.null(why) && !ours) tell("waiting: ", why)
   bridge$why <- why
 }
 

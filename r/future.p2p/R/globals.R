@@ -3,7 +3,7 @@
 
 # A global this large has a file of its own, bytes.
 large_bytes <- 256 * 1024
-# So much of them is remembered after the futures that had them, objects and bytes: R cannot say when nobody else has an object any more.
+# So much of them is remembered after the futures that had them, objects and bytes. What is larger than all that is written for each future.
 remembered <- 32L
 remembered_bytes <- 1024^3
 # Sending more than this is told, bytes.
@@ -64,7 +64,7 @@ share_globals <- function(bridge, globals) {
 share <- function(bridge, name, value, bytes) {
   for (key in rev(names(bridge$shared))) {
     entry <- bridge$shared[[key]]
-    if (entry$name == name && entry$bytes == bytes && identical(entry$value, value)) {
+    if (entry$name == name && entry$bytes == bytes && identical(entry$copy, value)) {
       # What was used last is forgotten last.
       bridge$shared[[key]] <- NULL
       entry$users <- entry$users + 1L
@@ -75,9 +75,16 @@ share <- function(bridge, name, value, bytes) {
   path <- new_input(bridge)
   write_object(list(name = name, value = value), path)
   key <- basename(path)
-  bridge$shared[[key]] <- list(name = name, value = value, bytes = bytes, path = path, users = 1L)
+  bridge$shared[[key]] <- list(name = name, copy = if (bytes <= remembered_bytes) copy_of(value), bytes = bytes, path = path, users = 1L)
   forget(bridge)
   key
+}
+
+# A copy that nobody else has: data.table, and C code, may change the object itself.
+copy_of <- function(value) {
+  copy <- unclass(value)[]
+  attributes(copy) <- attributes(value)
+  copy
 }
 
 release <- function(bridge, key) {

@@ -77,7 +77,8 @@ test_that("the commands of the documentation make a cluster, and end with their 
   wait_for(host, "is open for")
   worker <- run("bob", "future.p2p::worker", "--cluster=alice/lab")
   wait_for(worker, "at work for")
-  older <- run("carol", "future.p2p::pico_p2p_worker", "--cluster=alice/lab", "--duration=600")
+  # The same as a function, under its older name.
+  older <- run("carol", "future.p2p::pico_p2p_worker(cluster = 'alice/lab', ssh_args = c('-o', 'ConnectTimeout=30'), duration = 600)")
   wait_for(older, "at work for")
 
   shared_cluster()

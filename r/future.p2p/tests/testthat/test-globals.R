@@ -13,6 +13,19 @@ test_that("a large global that many futures have is written once", {
   })
 })
 
+test_that("an object that was changed where it is goes out as it is now", {
+  skip_if_not_installed("data.table")
+  with_plan({
+    table <- data.table::data.table(a = runif(1e5))
+    frame <- data.frame(a = runif(1e5))
+    first <- future::value(future::future(c(table$a[[1L]], frame$a[[1L]])))
+    expect_identical(first, c(table$a[[1L]], frame$a[[1L]]))
+    for (rows in list(table, frame)) data.table::set(rows, 1L, "a", -1)
+    expect_identical(table$a[[1L]], -1)
+    expect_identical(future::value(future::future(c(table$a[[1L]], frame$a[[1L]]))), c(-1, -1))
+  })
+})
+
 test_that("several large globals and small ones arrive under their names", {
   with_plan({
     a <- data.frame(x = runif(1e5))
