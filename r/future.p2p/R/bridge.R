@@ -27,7 +27,6 @@ start_bridge <- function(backend) {
   bridge$handled <- 0L
   # Grows when there are any.
   bridge$news <- 0
-  bridge$early <- list()
   bridge$words <- character(0L)
   bridge$shared <- list()
   reg.finalizer(bridge, close_bridge, onexit = TRUE)
@@ -234,7 +233,6 @@ on_end <- function(bridge, answer) {
   for (key in future$p2p$shared) release(bridge, key)
   if (!is.null(answer$worker)) future$p2p$worker <- answer$worker
   future$p2p$end <- answer
-  if (isTRUE(future$earlySignal)) bridge$early <- c(bridge$early, future)
   count_finished(future$backend, answer)
 }
 

@@ -19,7 +19,6 @@ launchFuture.P2PFutureBackend <- function(backend, future, ...) {
   }
   future$p2p <- new.env(parent = emptyenv())
   bridge <- bridge_with_room(backend)
-  signal_early(bridge)
   future$p2p$bridge <- bridge
   future$p2p$frames <- raw()
   future$p2p$shared <- share_globals(bridge, future$globals)
@@ -55,6 +54,8 @@ launchFuture.P2PFutureBackend <- function(backend, future, ...) {
     inputs = unname(Map(function(name, path) list(name = name, path = path), names, paths)),
     outputs = list(".p2p-value"), labels = as.list(backend$labels), once = !backend$retry
   )
+  # While that goes its way.
+  remember(bridge, future$p2p$shared, future$globals)
   future
 }
 
@@ -72,15 +73,6 @@ bridge_with_room <- function(backend) {
 }
 
 room <- function(bridge) 2L * max(1L, slots(bridge$status)) + waiting_futures
-
-# Those that want to be heard as soon as they have ended.
-signal_early <- function(bridge) {
-  while (length(bridge$early) > 0L) {
-    future <- bridge$early[[1L]]
-    bridge$early <- bridge$early[-1L]
-    of_future("signalEarly")(future)
-  }
-}
 
 resolved.P2PFuture <- function(x, .signalEarly = TRUE, ...) {
   # It is launched where it was not.

@@ -75,16 +75,22 @@ share <- function(bridge, name, value, bytes) {
   path <- new_input(bridge)
   write_object(list(name = name, value = value), path)
   key <- basename(path)
-  bridge$shared[[key]] <- list(name = name, copy = if (bytes <= remembered_bytes) copy_of(value), bytes = bytes, path = path, users = 1L)
+  bridge$shared[[key]] <- list(name = name, bytes = bytes, path = path, users = 1L)
   forget(bridge)
   key
 }
 
-# A copy that nobody else has: data.table, and C code, may change the object itself.
-copy_of <- function(value) {
-  copy <- unclass(value)[]
-  attributes(copy) <- attributes(value)
-  copy
+# Keeps copies of those that are new, to know them again. Nobody else has a copy's memory: data.table, and C code, may change an object where it is.
+remember <- function(bridge, keys, globals) {
+  for (key in keys) {
+    entry <- bridge$shared[[key]]
+    if (is.null(entry$copy) && entry$bytes <= remembered_bytes) {
+      value <- globals[[entry$name]]
+      copy <- unclass(value)[]
+      attributes(copy) <- attributes(value)
+      bridge$shared[[key]]$copy <- copy
+    }
+  }
 }
 
 release <- function(bridge, key) {

@@ -60,11 +60,14 @@ test_that("one's name, and the cluster where none is named", {
 test_that("the commands of the documentation make a cluster, and end with their R", {
   skip_if(Sys.getenv("P2P_TEST_BOARD") == "pico", "there a person compares words")
   there <- board()
+  # An R that is killed leaves its own folder.
+  folder <- tempfile("killed")
+  dir.create(folder)
   run <- function(user, ...) {
     words <- c("-e", ..., paste0("--host=", there$address))
     processx::process$new(
       file.path(R.home("bin"), "Rscript"), words, stdout = tempfile(), stderr = "2>&1",
-      env = c("current", variables(user), R_LIBS = paste(.libPaths(), collapse = .Platform$path.sep))
+      env = c("current", variables(user), TMPDIR = folder, R_LIBS = paste(.libPaths(), collapse = .Platform$path.sep))
     )
   }
   wait_for <- function(process, what) {

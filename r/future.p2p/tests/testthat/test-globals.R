@@ -53,7 +53,11 @@ test_that("what was remembered is forgotten when there is too much of it", {
   bridge$inputs <- tempfile()
   dir.create(bridge$inputs)
   bridge$shared <- list()
-  keys <- vapply(1:40, function(i) future.p2p:::share(bridge, "x", i, 300000), "")
+  keys <- vapply(1:40, function(i) {
+    key <- future.p2p:::share(bridge, "x", i, 300000)
+    future.p2p:::remember(bridge, key, list(x = i))
+    key
+  }, "")
   expect_length(bridge$shared, 40L)
   for (key in keys) future.p2p:::release(bridge, key)
   expect_length(bridge$shared, 32L)
