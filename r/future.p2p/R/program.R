@@ -7,7 +7,7 @@ bridge_protocol <- 1L
 executable <- function() {
   named <- getOption("future.p2p.executable", Sys.getenv("P2P_EXECUTABLE"))
   if (nzchar(named)) {
-    found <- Sys.which(named)
+    found <- Sys.which(path.expand(named))
     if (!nzchar(found)) {
       stop_future("the program p2p is not at ", sQuote(named), ", where option future.p2p.executable or P2P_EXECUTABLE has it: set it to where it is")
     }
