@@ -40,7 +40,7 @@ pub use fill::{Begun, Fill};
 pub use folder::{Folder, FolderReader};
 pub use held::Held;
 pub use naming::{name, name_bytes, read_chunk};
-pub use packing::{Packer, unpack};
+pub use packing::{Packer, Worth, unpack};
 pub use remembered::{Look, Remembered};
 pub use turns::{Ahead, Turn};
 pub use unpack::{UnpackError, unpack_folder};

@@ -1,6 +1,8 @@
 //! Compression on the way, where it pays: zstd, piece by piece, so that each can be read alone.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use p2p_proto::limits::CHUNK_BYTES;
 
@@ -10,6 +12,8 @@ const WORTH_PERCENT: usize = 90;
 const SKIP: u32 = 31;
 /// The fastest of zstd's ordinary levels: the link is to wait for nobody.
 const LEVEL: i32 = 1;
+/// So much is packed before it is judged whether that pays: more than windows and buffers hold, before which nobody waits for any link.
+const JUDGED_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Packs the pieces of one blob, as long as that pays.
 #[derive(Debug, Default)]
@@ -31,6 +35,37 @@ impl Packer {
         }
         packed
     }
+}
+
+/// Whether packing is worth its time for one receiver: not where it takes longer than the link lets one wait. Whoever packs and sends says how long each took.
+#[derive(Debug, Default)]
+pub struct Worth {
+    packed_bytes: AtomicU64,
+    packing_us: AtomicU64,
+    waited_us: AtomicU64,
+}
+
+impl Worth {
+    /// Whether the next pieces are to be packed.
+    pub fn pays(&self) -> bool {
+        self.packed_bytes.load(Ordering::Relaxed) < JUDGED_BYTES
+            || self.packing_us.load(Ordering::Relaxed) <= self.waited_us.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes were packed, or tried, in this time.
+    pub fn on_packed(&self, bytes: usize, took: Duration) {
+        self.packed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        add(&self.packing_us, took);
+    }
+
+    /// The link made the sender wait for so long.
+    pub fn on_waited(&self, waited: Duration) {
+        add(&self.waited_us, waited);
+    }
+}
+
+fn add(total_us: &AtomicU64, time: Duration) {
+    total_us.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
 /// A piece as it was before it was packed.
@@ -64,6 +99,17 @@ mod tests {
         assert_eq!(packer.pack(&noise), None);
         let waited = (0..100).take_while(|_| packer.pack(&text).is_none()).count();
         assert_eq!(waited, SKIP as usize);
+    }
+
+    #[test]
+    fn packing_pays_only_where_the_link_is_slower_than_it() {
+        let (worth, second) = (Worth::default(), Duration::from_secs(1));
+        worth.on_packed(usize::try_from(JUDGED_BYTES).unwrap() - 1, second);
+        assert!(worth.pays(), "too early to say");
+        worth.on_packed(1, second);
+        assert!(!worth.pays(), "nobody waited");
+        worth.on_waited(2 * second);
+        assert!(worth.pays());
     }
 
     #[test]

@@ -44,6 +44,8 @@ const ANSWERS: usize = 1024;
 const PROTOCOL: u32 = 1;
 /// Questions after the cluster that wait for somebody to come.
 const LOOKS: usize = 64;
+/// They are answered after this at the latest.
+const LOOK_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Whoever comes within this after the first one is counted, too.
 const SETTLE: Duration = Duration::from_millis(300);
 /// At the end, answers that nobody reads are given up after this.
@@ -97,7 +99,10 @@ fn writer() -> (Sender<Answer>, Receiver<()>) {
         let _alive = alive;
         let mut stdout = io::stdout().lock();
         while let Ok(answer) = queue.recv_blocking() {
-            let mut line = serde_json::to_vec(&answer).unwrap_or_default();
+            let mut line = serde_json::to_vec(&answer).unwrap_or_else(|fault| {
+                let message = format!("an answer is no JSON: {fault}; choose a --folder whose name is UTF-8");
+                serde_json::json!({ "is": "fatal", "message": message }).to_string().into_bytes()
+            });
             line.push(b'\n');
             if stdout.write_all(&line).and_then(|()| stdout.flush()).is_err() {
                 return;
@@ -224,7 +229,7 @@ impl Bridge {
             }
             Ok(Request::Status(look)) if look.wait_ms > 0 && self.looks.len() < LOOKS => {
                 let now = Instant::now();
-                let until = now + Duration::from_millis(look.wait_ms);
+                let until = now + Duration::from_millis(look.wait_ms).min(LOOK_WAIT);
                 self.looks.push(Looking { runtime: look.runtime, until, seen: (0, now) });
             }
             Ok(Request::Status(_)) => self.say_status().await,

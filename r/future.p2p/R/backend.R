@@ -16,16 +16,16 @@ P2PFutureBackend <- function(cluster = getOption("future.p2p.cluster"), host = N
   structure(core, class = c("P2PFutureBackend", class(core)))
 }
 
+# The arguments of a plan are those of its backend.
 strategy <- function() {
-  strategy <- function(..., cluster = getOption("future.p2p.cluster"), host = NULL, ssh_args = NULL,
-                       wait = getOption("future.p2p.wait", 300), grace = getOption("future.p2p.grace", 60), labels = character(0L),
-                       retry = TRUE) {
+  own <- setdiff(names(formals(P2PFutureBackend)), "...")
+  strategy <- function(...) {
     stop("future.p2p::cluster is not called, but given to plan(): plan(future.p2p::cluster, cluster = \"alice/friends\")", call. = FALSE)
   }
+  formals(strategy) <- formals(P2PFutureBackend)[c("...", own)]
   structure(
     strategy,
-    class = c("p2p_cluster", "multiprocess", "future", "function"), init = TRUE, factory = P2PFutureBackend,
-    tweakable = c("cluster", "host", "ssh_args", "wait", "grace", "labels", "retry")
+    class = c("p2p_cluster", "multiprocess", "future", "function"), init = TRUE, factory = P2PFutureBackend, tweakable = own
   )
 }
 
@@ -38,13 +38,13 @@ bridge_of <- function(backend) {
   if (is.null(bridge) || !is.null(bridge$over) || bridge$owner != Sys.getpid()) {
     bridge <- start_bridge(backend)
     backend$bridge <- bridge
-    bridge$status <- first_status(bridge)
+    look_first(bridge)
   }
   bridge
 }
 
 # Waits until somebody is there who has R, and says what one should know before the work starts.
-first_status <- function(bridge) {
+look_first <- function(bridge) {
   status <- look(bridge, first_look)
   with_r <- r_workers(status)
   others <- length(status$workers) - length(with_r)
@@ -57,7 +57,6 @@ first_status <- function(bridge) {
     )
   }
   warn_of_versions(with_r)
-  status
 }
 
 warn_of_versions <- function(workers) {

@@ -8,6 +8,8 @@ waiting_futures <- 8L
 look_again <- 1
 # How long resolved() waits when it is asked again and again, milliseconds.
 moment <- 10L
+# What to do about a worker that sends rubbish.
+mistrust <- "; tell its owner, and take other workers until it is mended (labels in plan())"
 
 launchFuture.P2PFutureBackend <- function(backend, future, ...) {
   reference <- untransferable(future$globals)
@@ -37,7 +39,7 @@ launchFuture.P2PFutureBackend <- function(backend, future, ...) {
   write_object(data, future$p2p$input)
 
   new <- Filter(function(part) part$users == 1L, shared)
-  tell_size(bridge, future, file.size(future$p2p$input) + sum(vapply(new, function(part) file.size(part$path), 0)))
+  tell_size(future, file.size(future$p2p$input) + sum(vapply(new, function(part) file.size(part$path), 0)))
 
   paths <- c(future$p2p$input, vapply(shared, function(part) part$path, ""))
   names <- c("future", if (length(shared) > 0L) paste0("global", seq_along(shared)))
@@ -99,7 +101,7 @@ glance <- function(future) {
 result.P2PFuture <- function(future, ...) {
   if (is.null(future$result)) {
     if (future$state == "created") future <- future::run(future)
-    if (is.null(future$p2p$task)) stop_future("future ", label_of(future), " was not launched", future = future)
+    if (is.null(future$p2p$task)) stop_future("future ", label_of(future), " was not launched, for the reason that was told then; reset() lets it be launched again", future = future)
     while (is.null(future$p2p$end)) pump(future$p2p$bridge)
     future$result <- take_result(future, future$p2p$end)
   }
@@ -112,7 +114,7 @@ take_result <- function(future, end) {
   on.exit(unlink(unlist(end$outputs)))
   if (!is.null(future$p2p$distrusted)) {
     future$state <- "failed"
-    return(failure(future, future$p2p$distrusted))
+    return(failure(future, future$p2p$distrusted, mistrust))
   }
   if (future$state %in% c("canceled", "interrupted") || end$how == "cancelled") {
     if (future$state != "canceled") future$state <- "interrupted"
@@ -164,25 +166,25 @@ read_result <- function(future, path) {
   from <- future$p2p$worker
   size <- file.size(path)
   most <- utils::tail(future$backend$maxSizeOfObjects, 1L)
-  if (is.na(size)) return(failure(future, "its result is gone: the plan was changed before it was asked for"))
+  if (is.na(size)) return(failure(future, "its result is gone: the plan was changed before it was asked for; reset() lets it be launched again"))
   if (size > most) {
     return(failure(
       future, "its result has ", megabytes(size), ", and option future.globals.maxSize allows ", megabytes(most),
       ": raise that, or have the future return less"
     ))
   }
-  if (!is_list_with_class(path)) return(failure(future, "what ", from, " sent is not the result of a future, and was not read"))
+  if (!is_list_with_class(path)) return(failure(future, "what ", from, " sent is not the result of a future, and was not read", mistrust))
   result <- tryCatch(
     {
       connection <- file(path, "rb")
       on.exit(close(connection))
       unserialize(connection)
     },
-    error = function(fault) failure(future, "the result from ", from, " cannot be read: ", conditionMessage(fault))
+    error = function(fault) failure(future, "the result from ", from, " cannot be read: ", conditionMessage(fault), mistrust)
   )
   if (inherits(result, "FutureError")) return(result)
-  if (!inherits(result, "FutureResult")) return(failure(future, from, " sent an object of class ", sQuote(class(result)[[1L]]), " as a result"))
-  if (!identical(result$uuid, future$uuid)) return(failure(future, from, " sent the result of another future"))
+  if (!inherits(result, "FutureResult")) return(failure(future, from, " sent an object of class ", sQuote(class(result)[[1L]]), " as a result", mistrust))
+  if (!identical(result$uuid, future$uuid)) return(failure(future, from, " sent the result of another future", mistrust))
   result
 }
 

@@ -121,7 +121,7 @@ write_object <- function(object, path) {
 }
 
 # Says what is large before it is sent.
-tell_size <- function(bridge, future, bytes, keys) {
+tell_size <- function(future, bytes) {
   if (bytes <= told_bytes) return()
   sizes <- vapply(future$globals, function(value) as.numeric(utils::object.size(value)), 0)
   sizes <- utils::head(sort(sizes, decreasing = TRUE), 3L)

@@ -5,14 +5,13 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_std::task::spawn_blocking;
 use futures::future::{Either, select};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 
-use p2p_blobs::Packer;
+use p2p_blobs::{Packer, Worth};
 use p2p_proto::blob::{Part, Recipe};
 use p2p_proto::error::ProtoError;
 use p2p_proto::ids::AttemptId;
@@ -26,8 +25,6 @@ use super::pump::{Blob, Origin, Pumped, Source};
 const AT_ONCE: usize = 4;
 /// What is read at once, bytes: few trips to where reading may block, and little memory.
 const LOT_BYTES: usize = 4 * limits::CHUNK_BYTES;
-/// So much is packed before it is judged whether that pays: more than windows hold.
-const JUDGED_BYTES: u64 = 4 * 1024 * 1024;
 
 impl TaskShared {
     /// An attempt asks for a part of one of the task's blobs.
@@ -105,7 +102,7 @@ impl TaskShared {
             let (origin, theirs) = (blob.origin.clone(), Arc::clone(&worth));
             let read = spawn_blocking(move || {
                 let pieces = read(&origin, lot)?;
-                Ok((theirs.pack(&mut packer, pieces), packer))
+                Ok((pack(&theirs, &mut packer, pieces), packer))
             });
             let (pieces, again) =
                 read.await.map_err(|fault: io::Error| Pumped::Unreadable(blob.origin.unreadable(&fault)))?;
@@ -136,43 +133,19 @@ impl TaskShared {
     }
 }
 
-/// Whether packing is worth its time to an attempt: not where it takes longer than the link lets one wait.
-#[derive(Debug, Default)]
-struct Worth {
-    packed_bytes: AtomicU64,
-    packing_us: AtomicU64,
-    waited_us: AtomicU64,
-}
-
-impl Worth {
-    fn pack(&self, packer: &mut Packer, pieces: Vec<Vec<u8>>) -> Vec<(Vec<u8>, bool)> {
-        if !self.pays() {
-            return pieces.into_iter().map(|piece| (piece, false)).collect();
-        }
-        let (began, bytes) = (Instant::now(), pieces.iter().map(Vec::len).sum::<usize>());
-        let packed = pieces.into_iter().map(|piece| match packer.pack(&piece) {
-            Some(packed) => (packed, true),
-            None => (piece, false),
-        });
-        let packed = packed.collect();
-        self.packed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        add(&self.packing_us, began.elapsed());
-        packed
+/// Packs what is worth it.
+fn pack(worth: &Worth, packer: &mut Packer, pieces: Vec<Vec<u8>>) -> Vec<(Vec<u8>, bool)> {
+    if !worth.pays() {
+        return pieces.into_iter().map(|piece| (piece, false)).collect();
     }
-
-    /// Before enough is sent for windows and buffers to be full, nobody waits for any link.
-    fn pays(&self) -> bool {
-        self.packed_bytes.load(Ordering::Relaxed) < JUDGED_BYTES
-            || self.packing_us.load(Ordering::Relaxed) <= self.waited_us.load(Ordering::Relaxed)
-    }
-
-    fn on_waited(&self, waited: Duration) {
-        add(&self.waited_us, waited);
-    }
-}
-
-fn add(total_us: &AtomicU64, time: Duration) {
-    total_us.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    let (began, bytes) = (Instant::now(), pieces.iter().map(Vec::len).sum());
+    let packed = pieces.into_iter().map(|piece| match packer.pack(&piece) {
+        Some(packed) => (packed, true),
+        None => (piece, false),
+    });
+    let packed = packed.collect();
+    worth.on_packed(bytes, began.elapsed());
+    packed
 }
 
 /// Where neighbouring chunks are in their blob.
@@ -216,6 +189,8 @@ fn read(origin: &Origin, lot: Range<u64>) -> io::Result<Vec<Vec<u8>>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::recorder::{Recorder, worker};
     use super::*;
     use async_std::task::{block_on, sleep, spawn};
@@ -360,16 +335,5 @@ mod tests {
         task.on_fetch(Fetch { attempt: ID, channel: CHANNEL, part: Part::Chunks(vec![Run(0, 1)]) }).unwrap();
         let fault = block_on(async_std::future::timeout(Duration::from_secs(30), task.pump(ID))).unwrap().unwrap_err();
         assert!(fault.contains("cannot be read any more"), "{fault}");
-    }
-
-    #[test]
-    fn packing_goes_on_only_where_the_link_is_slower_than_it() {
-        let worth = Worth::default();
-        let mut packer = Packer::default();
-        let mut pack = || worth.pack(&mut packer, vec![vec![b'x'; limits::CHUNK_BYTES]; 4]).iter().all(|piece| piece.1);
-        let lots = (0..1000).take_while(|_| pack()).count() as u64;
-        assert_eq!(lots, JUDGED_BYTES.div_ceil(LOT_BYTES as u64), "nobody waited");
-        worth.on_waited(Duration::from_secs(3600));
-        assert!(pack());
     }
 }

@@ -176,10 +176,17 @@ test_that("future.apply and furrr work", {
 
 test_that("nested plans have their next level on the worker", {
   shared_cluster()
-  old <- future::plan(list(future.p2p::cluster, future::sequential))
+  old <- future::plan(list(future.p2p::cluster, future::tweak(future::multisession, workers = I(1))))
   on.exit(future::plan(old))
-  v <- future::value(future::future(list(class(future::plan())[[2L]], future::value(future::future(3)))))
-  expect_equal(v[[2L]], 3)
+  f <- future::future({
+    v <- list(inherits(future::plan("next"), "multisession"), future::value(future::future(Sys.getpid())), Sys.getpid())
+    # Its workers are to end before the future does.
+    future::plan(future::sequential)
+    v
+  })
+  v <- future::value(f)
+  expect_true(v[[1L]])
+  expect_false(v[[2L]] == v[[3L]])
 })
 
 test_that("the number of workers is that of the live cluster", {
